@@ -1,0 +1,141 @@
+"""The words an agent and the world exchange.
+
+An agent is a generator, a *chain*: it yields what it wants and is sent the answer.
+
+    Chat(context, …)    -> Reply                  one model call
+    [ToolCall, …]       -> [ToolResult, …]        tools, run in parallel
+    Spawn([Agent, …])   -> [Outcome, …]           sub-agents, run in parallel, then joined
+    Wait(seconds)       -> None                   a person, a schedule, a back-off
+
+and returns an `Outcome`. It knows no socket and no clock, so the same chain runs against a real endpoint, in virtual
+time, and in a test with `next` and `send`.
+"""
+
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, TypeAlias
+
+from msgspec import Struct
+
+
+class ToolCall(Struct, frozen=True):
+    """A tool to run. What a simulated one costs is decided by the chain, so that a seed decides it."""
+
+    name: str
+    arguments: str = "{}"  # JSON text, as the model wrote it
+    id: str = ""
+    seconds: float = 0.0  # how long a simulated tool takes
+    tokens: int = 0  # size of a simulated tool's result
+    ok: bool = True  # whether a simulated tool succeeds
+    kind: str = "simulated"  # "python", "unknown", "malformed": see `collectors.records.Tool`
+    text: str | None = None  # a result that is already known (an error message of the harness)
+    run: Callable[..., Any] | None = None  # a real Python function, called with the arguments
+
+
+class ToolResult(Struct, frozen=True):
+    """What a tool gave back: known text, or a size that becomes filler."""
+
+    tokens: int
+    text: str | None = None
+    ok: bool = True
+
+
+class Message(Struct, frozen=True):
+    """One message of a conversation: known text, or a description (`key`, `tokens`) that becomes filler when sent."""
+
+    role: str
+    tokens: int  # size of the content: wanted for filler, counted or estimated for text
+    key: int = 0  # identity of the filler: same key, same text
+    text: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    call_id: str = ""  # of the tool call that a "tool" message answers
+
+
+class ToolSchema(Struct, frozen=True):
+    """A tool as it is described to the model."""
+
+    name: str
+    description: str = ""
+    parameters: dict[str, Any] = {}
+
+
+class Context:
+    """A conversation that only grows: preamble (tool schemas) and messages.
+
+    `encoded` belongs to the client: one item for each message it has already sent, so that the past is encoded
+    once. `tools` never changes; to compact, a chain starts a new Context.
+    """
+
+    __slots__ = ("encoded", "messages", "tools")
+
+    def __init__(self, messages: Iterable[Message] = (), tools: tuple[ToolSchema, ...] = ()) -> None:
+        self.messages = list(messages)
+        self.tools = tools
+        self.encoded: list[Any] = []
+
+    def append(self, message: Message) -> None:
+        self.messages.append(message)
+
+
+class Chat(Struct, frozen=True):
+    """One model call."""
+
+    context: Context
+    max_tokens: int
+    exact: bool = False  # force exactly `max_tokens` of output where the endpoint can
+    call_tools: bool = True  # False: the schemas are sent, but the model must not use them
+    wanted_input: int | None = None  # tokens the whole prompt should count, for the record
+
+
+class Reply(Struct, frozen=True):
+    """What a model answered."""
+
+    status: str  # as in `collectors.records.Call`
+    text: str = ""
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish_reason: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    retry_after: float | None = None  # seconds the server asked us to wait
+
+    @property
+    def ok(self) -> bool:
+        return self.status == "ok"
+
+    def message(self) -> Message:
+        """The assistant turn for the history: what the server really returned, reasoning left out as harnesses do."""
+        return Message("assistant", self.output_tokens - self.reasoning_tokens, text=self.text, tool_calls=self.tool_calls)
+
+
+class Outcome(Struct, frozen=True):
+    """How an agent's run ended; `text` and `tokens` are what it hands to its parent."""
+
+    status: str = "done"  # "done", "failed", "step_limit", "context_limit"
+    tokens: int = 0
+    text: str | None = None
+    intents: int = 0  # human turns answered
+    compactions: int = 0
+
+
+class Agent(Struct, frozen=True):
+    """A chain with the name it is recorded under."""
+
+    archetype: str
+    chain: "Chain"
+
+
+class Spawn(Struct, frozen=True):
+    """Start sub-agents together and wait for all of them."""
+
+    agents: tuple[Agent, ...]
+
+
+class Wait(Struct, frozen=True):
+    """Do nothing for a while."""
+
+    seconds: float
+
+
+Ask: TypeAlias = Chat | list[ToolCall] | Spawn | Wait
+Chain: TypeAlias = Generator[Ask, Any, Outcome]

@@ -1,0 +1,105 @@
+"""What happened, one row at a time: the records every other number is derived from.
+
+Times are float seconds on the run clock (zero at the start of the run); None means that it never
+happened. Instants are stored, durations are derived (`collectors.metrics`).
+"""
+
+from msgspec import Struct
+
+CALIBRATION = -1
+"""The `session` of calls that agentload makes for itself (probing and calibrating the endpoint).
+They are in the ledger, since they cause tokens, and in no latency figure."""
+
+
+class Call(Struct, frozen=True, gc=False):
+    """One model call; every attempt of a retried call is a record of its own."""
+
+    session: int
+    agent: str  # path of the sub-agent inside its session: "" is the root, "0.2" the third child of its first child
+    archetype: str
+    step: int  # model calls of this agent so far, from 0; attempts of one call share it
+    attempt: int  # 0, then 1, 2, … for retries
+    due: float  # when the schedule, or the chain, wanted it sent
+    sent: float  # when its bytes were handed to the socket; for a call that never got so far, when it gave up
+    opened: float | None  # first byte of the answer (status line); no statement about tokens
+    first: float | None  # first output token: text, reasoning or tool call, never the role chunk
+    last: float | None  # last output token
+    end: float  # the answer was complete, or failed
+    connect: float = 0.0  # seconds spent opening a connection between `due` and `sent`; 0 on a reused one
+    status: str = "ok"  # STATUSES says what there is
+    finish_reason: str = ""
+    input_tokens: int = 0
+    cached_tokens: int = 0  # of input_tokens
+    output_tokens: int = 0
+    reasoning_tokens: int = 0  # of output_tokens
+    argument_tokens: int = 0  # of output_tokens: tool calls; servers do not count these apart, so shared out by characters
+    usage: str = "server"  # who counted: "server" or "estimated"
+    wanted_input_tokens: int | None = None  # None where nothing was wanted (live chains)
+    wanted_output_tokens: int | None = None
+    chunks: int = 0  # network reads that carried output
+    tool_calls: int = 0
+    resent: int = 0  # silent second sends, after a pooled connection died before a byte was answered
+    worker: str = ""
+    error: str = ""  # what the server or the socket said, shortened
+    itl: tuple[float, ...] | None = None  # gaps between output pieces, when asked for
+
+
+STATUSES = {
+    "ok": "a finish reason arrived and no error event",
+    "timeout_connect": "no connection within the limit",
+    "timeout_first": "no first token within the limit",
+    "timeout_gap": "silence between two tokens beyond the limit",
+    "timeout_call": "the whole call took longer than the limit",
+    "cancelled": "we gave up on it: the run ended, or the agent lost patience",
+    "connect_failed": "the connection was refused or could not be made (DNS, TLS)",
+    "reset": "the connection broke after the request was sent",
+    "truncated": "the answer ended without a finish reason",
+    "error_event": "an error object inside a stream that began well",
+    "bad_reply": "not an answer of this API: wrong content type, broken JSON, too large",
+    "http_4xx": "the status code, spelled out: http_429, http_503, …",
+}
+
+
+class Tool(Struct, frozen=True, gc=False):
+    """One tool call that an agent made."""
+
+    session: int
+    agent: str
+    archetype: str
+    step: int  # step of the model call that asked for it
+    name: str
+    start: float
+    end: float
+    ok: bool
+    result_tokens: int  # wanted size of the result; for real functions an estimate
+    kind: str = "simulated"  # or "python", "unknown" (no such tool), "malformed" (arguments are not a JSON object)
+    error: str = ""
+
+
+class Session(Struct, frozen=True, gc=False):
+    """One agent's run: a session when `agent` is "", else one of its sub-agents."""
+
+    session: int
+    agent: str
+    archetype: str
+    due: float
+    start: float
+    end: float
+    outcome: str  # "done", "failed", "step_limit", "context_limit", "unfinished", "cancelled"
+    intents: int  # things a person asked for (human turns) that were answered
+    steps: int  # model calls, attempts not counted
+    calls: int  # model calls, attempts counted
+    tool_calls: int
+    children: int  # sub-agents started by this agent itself
+    compactions: int
+    input_tokens: int  # this agent's own calls, sub-agents apart; likewise below
+    cached_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    argument_tokens: int
+    model_seconds: float
+    tool_seconds: float
+    wait_seconds: float  # people thinking, back-off after errors
+    join_seconds: float  # waiting for sub-agents
+    worker: str = ""
+    error: str = ""
