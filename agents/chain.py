@@ -46,6 +46,7 @@ class Message(Struct, frozen=True):
     tokens: int  # size of the content: wanted for filler, counted or estimated for text
     key: int = 0  # identity of the filler: same key, same text
     text: str | None = None
+    pad: bool = False  # filler follows `text`, up to `tokens`
     tool_calls: tuple[ToolCall, ...] = ()
     call_id: str = ""  # of the tool call that a "tool" message answers
 
@@ -105,7 +106,9 @@ class Reply(Struct, frozen=True):
 
     def message(self) -> Message:
         """The assistant turn for the history: what the server really returned, reasoning left out as harnesses do."""
-        return Message("assistant", self.output_tokens - self.reasoning_tokens, text=self.text, tool_calls=self.tool_calls)
+        return Message(
+            "assistant", self.output_tokens - self.reasoning_tokens, text=self.text, tool_calls=self.tool_calls
+        )
 
 
 class Outcome(Struct, frozen=True):

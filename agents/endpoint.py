@@ -1,7 +1,7 @@
 """Where the calls go: the endpoint as the user named it, what it turned out to take, and the one door to it.
 
-`Client.send` is the only thing in agentload that touches the model's socket. There are two: `agents.wire` (our own bytes)
-and `agents.sdk` (the stock `openai` client); both return the same records.
+`Client.send` is the only thing in agentload that touches the model's socket. There are two: `agents.wire` (our own
+bytes) and `agents.sdk` (the stock `openai` client); both return the same records.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,9 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
     connect: Seconds = 10.0
     first_token: Seconds = 120.0  # from the request's last byte to the first output token
     between_tokens: Seconds = 60.0
-    call: Seconds = 600.0  # from the request's last byte to the end of the answer; what the openai SDK allows by default
+    call: Seconds = (
+        600.0  # from the request's last byte to the end of the answer; what the openai SDK allows by default
+    )
 
 
 class Endpoint(Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,0 +1,1 @@
+"""What happened, and what does it mean? Records, the files that hold them, metrics, the summary and the report."""

@@ -32,7 +32,7 @@ class Call(Struct, frozen=True, gc=False):
     cached_tokens: int = 0  # of input_tokens
     output_tokens: int = 0
     reasoning_tokens: int = 0  # of output_tokens
-    argument_tokens: int = 0  # of output_tokens: tool calls; servers do not count these apart, so shared out by characters
+    argument_tokens: int = 0  # of output_tokens: tool calls; servers do not count them apart: shared out by characters
     usage: str = "server"  # who counted: "server" or "estimated"
     wanted_input_tokens: int | None = None  # None where nothing was wanted (live chains)
     wanted_output_tokens: int | None = None

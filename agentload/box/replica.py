@@ -1,0 +1,93 @@
+"""The engine on the wall clock: it begins and ends steps at absolute times and says who got tokens."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from agentload.box.engine import Engine, Request, Step
+
+
+class Lag:
+    """How late tokens were written, against the model's time, in seconds: the machine's fault, not the model's."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.total = 0.0
+        self.worst = 0.0
+        self.last = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.steps += 1
+        self.total += seconds
+        self.last = seconds
+        self.worst = max(self.worst, seconds)
+
+
+class Replica:
+    """Drives one engine on the running event loop; `serve` is called with the requests that got a token, once a step.
+
+    `speed` is how many seconds of the engine pass in one of the wall. A step begins when the one before it ended,
+    whenever the machine got round to noticing, so lateness never adds up.
+    """
+
+    def __init__(self, engine: Engine, serve: Callable[[list[Request]], None], speed: float = 1.0) -> None:
+        self.engine = engine
+        self.lag = Lag()
+        self._serve = serve
+        self._speed = speed
+        self._loop = asyncio.get_running_loop()
+        self._origin = time.monotonic()
+        self._step: Step | None = None
+        self._wake: asyncio.TimerHandle | None = None
+        self._free_at = 0.0  # engine time at which the last step ended
+
+    def now(self) -> float:
+        """Seconds on the engine's clock."""
+        return (time.monotonic() - self._origin) * self._speed
+
+    def submit(self, request: Request, received: float) -> None:
+        """Hand over a request that came at `received` (time.monotonic()); the time since is part of its offset."""
+        self.engine.submit(request, (received - self._origin) * self._speed)
+        if self._step is None:
+            self._plan()
+
+    def cancel(self, request: Request) -> None:
+        self.engine.cancel(request)
+
+    def close(self) -> None:
+        if self._wake is not None:
+            self._wake.cancel()
+
+    def _plan(self) -> None:
+        """Begin the next step at once, or at the time when there will be something to do."""
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
+        ready = self.engine.ready()
+        if ready is None:
+            return
+        start = max(ready, self._free_at)
+        if start > self.now():
+            self._wake = self._at(start, self._plan)
+            return
+        self._step = self.engine.begin(start)
+        self._wake = self._at(self._step.end, self._end)
+
+    def _end(self) -> None:
+        step = self._step
+        assert step is not None
+        if self.now() < step.end:  # timers have a grain of a millisecond and may come early
+            self._loop.call_soon(self._end)
+            return
+        self._step, self._free_at = None, step.end
+        served = self.engine.finish(step)
+        if served:
+            self._serve(served)
+            self.lag.add(max(0.0, time.monotonic() - self._wall(step.end)))
+        self._plan()
+
+    def _wall(self, instant: float) -> float:
+        return self._origin + instant / self._speed
+
+    def _at(self, instant: float, act: Callable[[], None]) -> asyncio.TimerHandle:
+        return self._loop.call_at(self._wall(instant), act)

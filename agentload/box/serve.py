@@ -1,0 +1,123 @@
+"""The box as something to start: on a running event loop, or as a process of its own.
+
+    with BoxProcess(BoxOptions()) as url:
+        ...  # http://127.0.0.1:PORT/v1
+
+`python -m agentload.box.serve OPTIONS` (JSON) is that process. It writes its URL on stdout when it takes requests,
+and ends with SIGTERM or SIGINT, or when its stdin closes, as it does when the parent dies.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+import msgspec
+
+from agentload.box.options import BoxOptions
+
+
+async def serve(options: BoxOptions, ready: Callable[[str], None], stop: asyncio.Event) -> None:
+    """Serve until `stop` is set; `ready` is called with the URL (ending in /v1) when requests are taken.
+
+    Raises OSError where the address or the log file cannot be had.
+    """
+    import numpy as np
+    from aiohttp import web
+
+    from agentload.box.engine import Engine
+    from agentload.box.face import Face
+    from agentload.box.presets import PRESETS
+
+    with ExitStack() as stack:
+        log = None
+        if options.log:
+            log = stack.enter_context(Path(options.log).open("ab", buffering=0))  # noqa: ASYNC230  # before anything runs
+        rng = np.random.default_rng(options.seed & (2**64 - 1))
+        engine = Engine(PRESETS[options.preset], rng, options.sigma, options.kv_tokens)
+        face = Face(engine, options, log)
+        # A client that hangs up cancels its handler, and through it the request in the engine.
+        runner = web.AppRunner(face.application(), access_log=None, handler_cancellation=True, shutdown_timeout=0.2)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, options.host, options.port, backlog=4_096)
+            await site.start()
+            host, port = runner.addresses[0][:2]
+            ready(f"http://{f'[{host}]' if ':' in host else host}:{port}/v1")
+            await stop.wait()
+        finally:
+            face.replica.close()
+            await runner.cleanup()
+
+
+def serve_until_signal(options: BoxOptions, ready: Callable[[str], None], *, watch_stdin: bool = False) -> None:
+    """Serve on a loop of its own until SIGTERM or SIGINT, or, if asked, until stdin closes."""
+    import uvloop
+
+    async def main() -> None:
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        if watch_stdin:
+
+            def read() -> None:
+                if not os.read(0, 64):
+                    loop.remove_reader(0)
+                    stop.set()
+
+            loop.add_reader(0, read)
+        await serve(options, ready, stop)
+
+    uvloop.run(main())
+
+
+class BoxProcess:
+    """A box in its own process, for as long as a `with` block lasts; entering gives its URL.
+
+    Raises RuntimeError, with what the process said, when it does not come up.
+    """
+
+    def __init__(self, options: BoxOptions | None = None) -> None:
+        self.options = options or BoxOptions()
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> str:
+        command = [sys.executable, "-m", "agentload.box.serve", msgspec.json.encode(self.options).decode()]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C in a terminal is for the run, which ends its sessions first
+        )
+        assert self._process.stdout is not None
+        url = self._process.stdout.readline().strip()
+        if not url:
+            said = self._process.communicate()[1].strip()
+            raise RuntimeError(f"the box did not start: {said.splitlines()[-1] if said else 'it said nothing'}")
+        return url
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process is not None
+        self._process.terminate()
+        try:
+            self._process.communicate(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
+
+
+if __name__ == "__main__":
+    serve_until_signal(
+        msgspec.json.decode(sys.argv[1], type=BoxOptions),
+        lambda url: (sys.stdout.write(url + "\n"), sys.stdout.flush())[1],
+        watch_stdin=True,
+    )

@@ -1,0 +1,167 @@
+"""What the commands do: build the pieces, run them, print."""
+
+import asyncio
+import contextlib
+import json
+import sys
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvloop
+from msgspec import structs
+
+from agentload import spec as specs
+from agentload.errors import BadInput
+from agentload.spec import Spec
+from agents.request import needs_sdk
+from loadprofiles import from_name
+
+FIXED_FLAGS = {"input_tokens": "task_tokens", "output_tokens": "output_tokens", "steps": "steps"}
+PLAIN_FLAGS = ("mode", "duration", "drain", "sessions", "seed", "scale")
+ENDPOINT_FLAGS = ("url", "model", "api_key_env", "client")
+PROFILE_FLAGS = ("profile", "agents", "rate")
+
+
+def resolve(path: Path | None, flags: dict[str, Any]) -> Spec:
+    """The spec: a file, or the default one, with the flags over it."""
+    if path is not None:
+        plain, source = specs.read(path), str(path)
+    else:
+        plain, source = specs.read(Path(str(resources.files("agentload") / "default.toml"))), "flags"
+    given = {name: value for name, value in flags.items() if value not in (None, [])}
+    if path is None and given.get("archetype"):  # the default's small sizes belong to the default's population
+        plain = {key: plain[key] for key in ("duration", "drain", "profile")}
+    plain |= {name: given[name] for name in PLAIN_FLAGS if name in given}
+    if "sessions" in given and "duration" not in given and path is None:
+        del plain["duration"]
+    plain["endpoint"] = plain.get("endpoint", {}) | {name: given[name] for name in ENDPOINT_FLAGS if name in given}
+    if any(name in given for name in FIXED_FLAGS):
+        given.setdefault("archetype", ["fixed"])
+        fixed = plain.setdefault("archetypes", {}).setdefault("fixed", {})
+        fixed |= {field: given[name] for name, field in FIXED_FLAGS.items() if name in given}
+    if given.get("archetype"):
+        plain["population"] = [group(text) for text in given["archetype"]]
+    if any(name in given for name in PROFILE_FLAGS):
+        plain["profile"] = shape(given, plain.get("duration"))
+    limits = {"tokens": given.get("max_tokens"), "error_rate": given.get("max_error_rate")}
+    plain["limits"] = plain.get("limits", {}) | {name: limit for name, limit in limits.items() if limit is not None}
+    return specs.decode(plain, source)
+
+
+def group(text: str) -> dict[str, Any]:
+    """`NAME` or `NAME=WEIGHT`."""
+    name, equals, weight = text.partition("=")
+    try:
+        return {"archetype": name, "weight": float(weight) if equals else 1.0}
+    except ValueError:
+        raise BadInput(f"--archetype {text!r}: the weight must be a number, as in coder=2") from None
+
+
+def shape(given: dict[str, Any], duration: float | None) -> Any:
+    """The load profile that --profile, --agents and --rate name."""
+    name = given.get("profile") or ("poisson" if "rate" in given else "held")
+    try:
+        profile = from_name(name, agents=given.get("agents"), rate=given.get("rate"), duration=duration or 60.0)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+    return msgspec.to_builtins(profile)
+
+
+def run(path: Path | None, flags: dict[str, Any], out: Path, *, dry_run: bool, quiet: bool, as_json: bool) -> int:
+    """Resolve, run, report; return the exit code."""
+    spec = resolve(path, flags)
+    if dry_run:
+        print_expected(spec)
+        return 0
+    with target(spec) as spec:
+        folder, code = perform(spec, out, quiet or as_json)
+    return finish(folder, code, quiet=quiet, as_json=as_json)
+
+
+@contextlib.contextmanager
+def target(spec: Spec) -> Any:
+    """The spec with an endpoint that exists: its own, or a box started for it and stopped with it."""
+    if spec.endpoint.url:
+        reason = needs_sdk(spec.endpoint) if spec.endpoint.client == "wire" else None
+        if reason:
+            print(f"agentload: using the sdk client: {reason}", file=sys.stderr)  # noqa: T201
+            spec = structs.replace(spec, endpoint=structs.replace(spec.endpoint, client="sdk"))
+        yield spec
+        return
+    from agentload.box.serve import BoxOptions, BoxProcess
+
+    with BoxProcess(BoxOptions(seed=spec.seed)) as url:
+        yield structs.replace(spec, endpoint=structs.replace(spec.endpoint, url=url))
+
+
+def perform(spec: Spec, out: Path, quiet: bool) -> tuple[Path, int]:
+    """The run itself, with its live view; return its folder and the exit code."""
+    from agentload.run import run as run_spec
+    from agentload.screen import Watch, shown
+
+    console = None
+    if not quiet and sys.stderr.isatty():
+        from rich.console import Console
+
+        console = Console(stderr=True)
+    watch = Watch()
+    title = f"{spec.mode} agents against {spec.endpoint.url}"
+    with shown(watch, title, spec.duration, console), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        folder, stopped = runner.run(run_spec(spec, out, watch))
+    return folder, {"interrupted": 130, "max_error_rate": 1}.get(stopped, 0)
+
+
+def finish(folder: Path, code: int, *, quiet: bool, as_json: bool) -> int:
+    """Write summary and report, and print what was asked for."""
+    from collectors.report import write_report
+    from collectors.text import to_text
+
+    page = write_report(folder)
+    summary = json.loads((folder / "summary.json").read_text())
+    if as_json:
+        print(json.dumps(summary, indent=2))  # noqa: T201
+    elif not quiet:
+        print(to_text(summary))  # noqa: T201
+    if not as_json:
+        print(page)  # noqa: T201
+    return code
+
+
+def print_expected(spec: Spec) -> None:
+    """The resolved spec, itself a valid spec, and what to expect, as its comments."""
+    from agentload.expect import expect
+    from agentload.run import NO_LIMIT
+    from agents.sized import Room
+
+    lines = ["# This is a spec; nothing was sent."]
+    figures = expect(spec, Room(spec.endpoint.context_length or (NO_LIMIT if spec.endpoint.url else 131_072)))
+    if figures is None:
+        lines.append("# Live chains: the model decides how many calls and tokens there will be.")
+    else:
+        lines += [f"# expected {name.replace('_', ' ')}: about {value:,.0f}" for name, value in figures.items()]
+    print("\n".join(lines), specs.encode(spec), sep="\n\n", end="")  # noqa: T201
+
+
+def serve(*, port: int, host: str, model: str, preset: str | None, seed: int, log: Path | None) -> None:
+    """Serve the simulated cluster until stopped."""
+    from agentload.box.serve import BoxOptions
+    from agentload.box.serve import serve as serve_box
+
+    options = BoxOptions(port=port, host=host, model=model, seed=seed, log=str(log or ""))
+    if preset is not None:
+        options = structs.replace(options, preset=preset)
+
+    def ready(url: str) -> None:
+        print(f"simulated cluster, model {model!r}, at {url}", file=sys.stderr, flush=True)  # noqa: T201
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve_box(options, ready))
+
+
+def report(folder: Path, *, as_json: bool) -> None:
+    """Rebuild a run's report from its records."""
+    if not (folder / "run.json").is_file():
+        raise BadInput(f"{str(folder)!r} is not a run folder: it has no run.json")
+    finish(folder, 0, quiet=False, as_json=as_json)

@@ -1,0 +1,5 @@
+"""The one way to say that the user's input cannot be used."""
+
+
+class BadInput(Exception):  # noqa: N818  # it is the input that is bad, not the program
+    """One line that names the value, the rule and the fix. The command prints it and ends with exit code 2."""

@@ -1,0 +1,323 @@
+"""A run in real time: start every session at its time, record what happens, stop cleanly, write the report."""
+
+import asyncio
+import contextlib
+import datetime
+import os
+import platform
+import resource
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from msgspec import structs
+
+from agentload.errors import BadInput
+from agentload.probe import Model, choose, models, probe
+from agentload.screen import Watch
+from agentload.session import Clock, World, run_agent
+from agentload.spec import Spec, encode
+from agents.chain import Agent
+from agents.endpoint import Client, Endpoint, Features
+from agents.live import live
+from agents.sized import Room, sized
+from agents.text import Calibration, Encoder
+from agents.tools import Toolbox
+from collectors.records import Call, Session, Tool
+from collectors.store import Store, write_header
+from loadprofiles import slots
+
+DEPTH = 3
+"""How deep sub-agents may start sub-agents."""
+
+
+class Plan:
+    """Which agent each session is: the same seed and spec give the same sessions, in whatever order they start."""
+
+    def __init__(self, spec: Spec, room: Room, salt: int) -> None:
+        self.spec, self.room, self.salt = spec, room, salt
+        self.kinds = spec.kinds()
+        self.names = interleave({group.archetype: group.weight for group in spec.population})
+        self.toolboxes = {name: Toolbox(self.kinds[name]) for name in self.kinds} if spec.mode == "live" else {}
+
+    def agent(self, number: int, seat: int | None = None) -> Agent:
+        """The agent of session `number`; in a closed loop its seat decides what it is."""
+        place = number if seat is None else seat
+        return self.make(self.names[place % len(self.names)], np.random.default_rng([self.spec.seed, number]), DEPTH)
+
+    def make(self, name: str, rng: np.random.Generator, depth: int) -> Agent:
+        kind = self.kinds[name]
+        if self.spec.mode == "live":
+            return Agent(name, live(name, kind, self.toolboxes[name], rng, self.salt, self.room))
+        child = (lambda inner, r: self.make(inner, r, depth - 1)) if depth else None
+        return Agent(name, sized(name, kind, rng, self.salt, self.room, child))
+
+
+def interleave(weights: dict[str, float]) -> list[str]:
+    """Names in proportion to their weights, spread as evenly as can be, so that any first few have the right mix.
+
+    Smooth weighted round robin: each name gains its weight, the richest is picked and pays the total.
+    """
+    total, gained, order = sum(weights.values()), dict.fromkeys(weights, 0.0), []
+    for _ in range(max(len(weights), min(1000, round(100 * total / min(weights.values()))))):
+        for name, weight in weights.items():
+            gained[name] += weight
+        best = max(gained, key=lambda name: gained[name])
+        gained[best] -= total
+        order.append(best)
+    return order
+
+
+async def start_sessions(spec: Spec, plan: Plan, world: World) -> None:
+    """Start every session at its time; return when the last has ended."""
+    duration = spec.duration or np.inf
+
+    async def held(seat: int, seats: int, start: float, stop: float) -> None:
+        """A seat of the population: one session after the other."""
+        number, due = seat, start
+        await world.sleep_until(start)
+        while (spec.sessions is None or number < spec.sessions) and due < min(stop, duration) and not world.ending:
+            await run_agent(plan.agent(number, seat), number, "", due, world)
+            number, due = number + seats, world.clock.now()
+
+    async def arrive() -> None:
+        """Open loop: sessions start at their arrivals, whatever became of the others."""
+        arrivals = spec.profile.arrivals(duration, np.random.default_rng([spec.seed, 1 << 32]))
+        for number, due in enumerate(arrivals[: spec.sessions].tolist()):
+            await world.sleep_until(due)
+            group.create_task(run_agent(plan.agent(number), number, "", due, world))
+
+    async with asyncio.TaskGroup() as group:
+        if spec.profile.closed:
+            seats = slots(*spec.profile.population(duration), duration)
+            for seat, (start, stop) in enumerate(seats.tolist()):
+                group.create_task(held(seat, len(seats), start, stop))
+        else:
+            group.create_task(arrive())
+
+
+class Stop:
+    """Ends the sessions: first gently, then at once. `reason` says why the run ended."""
+
+    def __init__(self, world: World, sessions: asyncio.Task[None], drain: float) -> None:
+        self.world, self.sessions, self.drain = world, sessions, drain
+        self.reason = "done"
+
+    def gently(self, reason: str) -> None:
+        """Sessions end at their next step; what then still runs is cut after `drain` seconds."""
+        if self.world.ending:
+            return
+        self.reason = reason
+        self.world.end()
+        asyncio.get_running_loop().call_later(self.drain, self.sessions.cancel)
+
+    def at_once(self, reason: str) -> None:
+        self.reason = reason
+        self.world.ending = True
+        self.sessions.cancel()
+
+    def interrupt(self) -> None:
+        """What Ctrl-C does: gently the first time, at once the second."""
+        if self.reason == "interrupted":
+            self.at_once("interrupted")
+        else:
+            self.gently("interrupted")
+
+
+async def perform(spec: Spec, plan: Plan, world: World, watch: Watch, flush: Callable[[], None]) -> dict[str, Any]:
+    """Run all sessions; return the run's health for its header."""
+    sessions = asyncio.create_task(start_sessions(spec, plan, world))
+    stop = Stop(world, sessions, spec.drain)
+    helpers = [
+        asyncio.create_task(every(0.5, lambda: asyncio.to_thread(flush), world.clock)),
+        asyncio.create_task(every(0.25, lambda: check_limits(spec, watch, stop), world.clock)),
+        asyncio.create_task(watch.tick(world)),
+    ]
+    cpu, wall = time.process_time(), world.clock.now()
+    with signals(stop.interrupt):
+        end = None if spec.duration is None else spec.duration + spec.drain - world.clock.now()
+        await asyncio.wait({sessions}, timeout=end)
+        if not sessions.done():
+            stop.at_once("duration")
+        await asyncio.wait({sessions})
+    cpu, wall = time.process_time() - cpu, world.clock.now() - wall
+    for helper in helpers:
+        helper.cancel()
+    await asyncio.wait(helpers)
+    if not sessions.cancelled():
+        sessions.result()  # a bug in a session is everyone's bug
+    for helper in helpers:
+        if not helper.cancelled():
+            helper.result()
+    return watch.health() | {
+        "cpu_share": cpu / wall if wall else None,
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "interrupted": stop.reason == "interrupted",
+        "stop_reason": stop.reason,
+    }
+
+
+async def every(seconds: float, do: Callable[[], Awaitable[None]], clock: Clock) -> None:
+    """Do something at fixed instants, forever."""
+    due = clock.now()
+    while True:
+        due = max(due + seconds, clock.now())
+        await clock.until(due)
+        await do()
+
+
+async def check_limits(spec: Spec, watch: Watch, stop: Stop) -> None:
+    if spec.limits.tokens is not None and watch.tokens >= spec.limits.tokens:
+        stop.gently("max_tokens")
+    if spec.limits.error_rate is not None and watch.error_rate() > spec.limits.error_rate:
+        stop.gently("max_error_rate")
+
+
+@contextlib.contextmanager
+def signals(interrupt: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM call `interrupt` while inside."""
+    loop = asyncio.get_running_loop()
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def connect(endpoint: Endpoint, features: Features, encoder: Encoder, now: Callable[[], float], run_id: str) -> Client:
+    """The client that the spec asks for."""
+    if endpoint.client == "sdk":
+        from agents.sdk import Sdk
+
+        return Sdk(endpoint, features, encoder, now, run_id)
+    from agents.wire import Wire
+
+    return Wire(endpoint, features, encoder, now, run_id)
+
+
+async def run(spec: Spec, out: Path, watch: Watch) -> tuple[Path, str]:
+    """Everything a run does against an endpoint that exists; returns its folder, all but the report in it, and why
+    the run ended."""
+    endpoint, model = choose(spec.endpoint, await asyncio.to_thread(models, spec.endpoint))
+    spec = structs.replace(spec, endpoint=endpoint)
+    salt = secrets.randbits(31) if spec.salt is None else spec.salt
+    clock, run_id = Clock(), f"{secrets.randbits(32):08x}"
+    asked: list[Call] = []
+
+    def client(endpoint: Endpoint, features: Features, encoder: Encoder) -> Client:
+        return connect(endpoint, features, encoder, clock.now, run_id)
+
+    features, calibration = await probe(endpoint, model, client, asked.append, clock.now, salt)
+    room = Room(features.context_length or NO_LIMIT, calibration, features.force_length)
+    plan = Plan(spec, room, salt)
+    check_room(plan, room)
+    folder = make_folder(spec, out)
+    header = describe(spec, salt, run_id, model, features, calibration)
+    shift = clock.now()
+    clock = Clock(clock.epoch + shift)
+    write_header(folder, header | {"clock_anchor": clock.anchor()})
+    store = Store(folder)
+    for call in asked:
+        store.emit(shifted(call, shift))
+
+    def emit(record: Call | Tool | Session) -> None:
+        store.emit(record)
+        watch.emit(record)
+
+    sender = connect(endpoint, features, Encoder(calibration), clock.now, run_id)
+    world = World(sender, clock, emit, spec.retry, spec.seed)
+    try:
+        health = await perform(spec, plan, world, watch, store.flush)
+    finally:
+        await sender.close()
+        store.close()
+    write_header(folder, header | {"clock_anchor": clock.anchor(), "duration": clock.now(), "health": health})
+    return folder, str(health["stop_reason"])
+
+
+NO_LIMIT = 10_000_000
+"""Context length where nobody states one."""
+
+
+def check_room(plan: Plan, room: Room) -> None:
+    """Every archetype's preamble and a little more must fit the endpoint's context."""
+    for name in dict.fromkeys(plan.names):
+        kind = plan.kinds[name]
+        head, limit = kind.system_tokens + kind.schema_tokens, min(room.context, kind.context_limit or room.context)
+        if head > 0.8 * limit:
+            fits = plan.spec.scale * 0.4 * limit / head
+            raise BadInput(
+                f"archetype {name!r}: its system prompt and tools are {head:,} tokens, and the context is {limit:,}; "
+                f"shrink it with --scale {fits:.2g} or raise endpoint.context_length"
+            )
+
+
+def make_folder(spec: Spec, out: Path) -> Path:
+    """A new folder for the records, named by its start."""
+    started = datetime.datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
+    name = spec.name or "-".join(dict.fromkeys(group.archetype for group in spec.population))
+    for suffix in ("", *(f"-{n}" for n in range(2, 100))):
+        folder = out / f"{started}-{name[:60]}{suffix}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise BadInput(f"--out {str(out)!r} cannot hold a run folder: {error.strerror}") from None
+        return folder
+    raise BadInput(f"--out {str(out)!r} holds a hundred runs of this second; wait a moment")
+
+
+def shifted(call: Call, by: float) -> Call:
+    """The same call on a clock that started `by` seconds later."""
+    times = {name: getattr(call, name) for name in ("due", "sent", "opened", "first", "last", "end")}
+    return structs.replace(call, **{name: at - by for name, at in times.items() if at is not None})
+
+
+def describe(
+    spec: Spec, salt: int, run_id: str, model: Model, features: Features, calibration: Calibration
+) -> dict[str, Any]:
+    """The run's header (run.json) as far as it is known at the start. No secret is in a spec, so none is here."""
+    closed = spec.profile.closed
+    return {
+        "schema": 1,
+        "agentload": metadata.version("agentload"),
+        "run_id": run_id,
+        "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "seed": spec.seed,
+        "salt": salt,
+        "spec": msgspec.to_builtins(spec),
+        "spec_toml": encode(spec),
+        "endpoint": {
+            "url": spec.endpoint.url,
+            "model": spec.endpoint.model,
+            "client": spec.endpoint.client,
+            "simulated": features.simulated,
+            "server": model.server,
+            "context_length": features.context_length,
+            "features": msgspec.to_builtins(features),
+            "calibration": msgspec.to_builtins(calibration),
+        },
+        "machine": {
+            "system": platform.platform(),
+            "python": platform.python_version(),
+            "cores": os.cpu_count(),
+        },
+        "versions": {name: metadata.version(name) for name in ("openai", "numpy", "pyarrow", "uvloop", "httptools")},
+        "profile": {
+            "agents": float(spec.profile.mean(spec.duration or 1.0)) if closed else None,
+            "rate": None if closed else float(spec.profile.mean(spec.duration or 1.0)),
+        },
+    }

@@ -1,0 +1,254 @@
+"""One loop drives every chain: give it the answer, take what it asks for next, get that from the world.
+
+Absolute deadlines throughout: a step is due when the last one ended plus what tools or people took, and the gap between
+`due` and `sent` is our own fault.
+"""
+
+import asyncio
+import inspect
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from agentload.spec import Retry
+from agents.chain import Agent, Chat, Outcome, Reply, Spawn, ToolCall, ToolResult, Wait
+from agents.endpoint import Client, Place
+from agents.text import CHARACTERS_PER_TOKEN
+from collectors.records import Call, Session, Tool
+
+RETRYABLE = {"http_408", "http_409", "http_429", "connect_failed", "reset", "timeout_connect"}
+"""What the openai SDK retries, 5xx apart. Time-outs after the request was sent are not: the server may be at work."""
+
+
+class Clock:
+    """The run clock: seconds since the run began, monotonic."""
+
+    def __init__(self, epoch: float | None = None) -> None:
+        self.epoch = time.perf_counter() if epoch is None else epoch
+
+    def anchor(self) -> dict[str, float]:
+        """What ties the run clock to others: its zero on this machine's monotonic clock and in wall time (Unix)."""
+        return {"monotonic": self.epoch, "unix": time.time() - self.now()}
+
+    def now(self) -> float:
+        return time.perf_counter() - self.epoch
+
+    async def until(self, instant: float) -> None:
+        """Sleep until that instant; return at once if it is past. Event loops round to about a millisecond."""
+        delay = instant - self.now()
+        while delay > 0:
+            await asyncio.sleep(delay)
+            delay = instant - self.now()
+
+
+class World:
+    """What the chains of a run share."""
+
+    def __init__(
+        self, client: Client, clock: Clock, emit: Callable[[Call | Tool | Session], None], retry: Retry, seed: int
+    ) -> None:
+        self.client = client
+        self.clock = clock
+        self.emit = emit
+        self.retry = retry
+        self.seed = seed
+        self.ending = False  # agents stop before their next model call
+        self.alive = 0  # agents, sub-agents included
+        self.in_flight = 0  # model calls
+        self.sleeping: set[asyncio.Task[object]] = set()  # agents that wait for a tool or a person
+
+    def end(self) -> None:
+        """Stop agents at their next step: those asleep now, those in a model call when it is answered."""
+        self.ending = True
+        for task in list(self.sleeping):
+            task.cancel()
+
+    async def sleep_until(self, instant: float) -> None:
+        """Sleep in a way that `end` may cut short."""
+        task = asyncio.current_task()
+        assert task is not None
+        self.sleeping.add(task)
+        try:
+            await self.clock.until(instant)
+        finally:
+            self.sleeping.discard(task)
+
+
+class Tally:
+    """What one agent has done so far; becomes its Session record."""
+
+    def __init__(self, agent: str, archetype: str, session: int, due: float, start: float) -> None:
+        self.session, self.agent, self.archetype, self.due, self.start = session, agent, archetype, due, start
+        self.steps = self.calls = self.tool_calls = self.children = 0
+        self.input = self.cached = self.output = self.reasoning = self.arguments = 0
+        self.model = self.tools = self.wait = self.join = 0.0
+
+    def count(self, call: Call) -> None:
+        self.calls += 1
+        self.input += call.input_tokens
+        self.cached += call.cached_tokens
+        self.output += call.output_tokens
+        self.reasoning += call.reasoning_tokens
+        self.arguments += call.argument_tokens
+        self.model += call.end - call.sent
+
+    def record(self, end: float, outcome: Outcome, error: str) -> Session:
+        return Session(
+            session=self.session,
+            agent=self.agent,
+            archetype=self.archetype,
+            due=self.due,
+            start=self.start,
+            end=end,
+            outcome=outcome.status,
+            intents=outcome.intents,
+            steps=self.steps,
+            calls=self.calls,
+            tool_calls=self.tool_calls,
+            children=self.children,
+            compactions=outcome.compactions,
+            input_tokens=self.input,
+            cached_tokens=self.cached,
+            output_tokens=self.output,
+            reasoning_tokens=self.reasoning,
+            argument_tokens=self.arguments,
+            model_seconds=self.model,
+            tool_seconds=self.tools,
+            wait_seconds=self.wait,
+            join_seconds=self.join,
+            error=error,
+        )
+
+
+async def run_agent(agent: Agent, session: int, path: str, due: float, world: World) -> Outcome:
+    """Drive one chain to its end and record it. An agent that the end of the run cuts short is "unfinished"."""
+    now = world.clock.now
+    tally = Tally(path, agent.archetype, session, due, now())
+    outcome, error = Outcome("unfinished"), ""
+    answer: Any = None
+    world.alive += 1
+    try:
+        while not world.ending:
+            try:
+                ask = agent.chain.send(answer)
+            except StopIteration as stop:
+                outcome = stop.value
+                break
+            match ask:
+                case Chat():
+                    answer = await call_model(ask, tally, due, world)
+                    error = "" if answer.ok else answer.status
+                    due = now()
+                case Wait(seconds):
+                    due += seconds
+                    tally.wait += seconds
+                    await world.sleep_until(due)
+                    answer = None
+                case Spawn(agents):
+                    answer = await join(agents, tally, world)
+                    due = now()
+                case _:
+                    answer, due = await use(ask, tally, due, world)
+        return outcome
+    finally:
+        world.alive -= 1
+        agent.chain.close()
+        world.emit(tally.record(now(), outcome, error))
+
+
+async def call_model(chat: Chat, tally: Tally, due: float, world: World) -> Reply:
+    """One model call, with its retries: a record for each attempt."""
+
+    def emit(call: Call) -> None:
+        tally.count(call)
+        world.emit(call)
+
+    step, retry = tally.steps, world.retry
+    tally.steps += 1
+    for attempt in range(retry.attempts):
+        world.in_flight += 1
+        try:
+            reply = await world.client.send(
+                chat, Place(tally.session, tally.agent, tally.archetype, step, attempt, due), emit
+            )
+        finally:
+            world.in_flight -= 1
+        may_pass = reply.status in RETRYABLE or reply.status.startswith("http_5")
+        if reply.ok or not may_pass or attempt + 1 == retry.attempts or world.ending:
+            break
+        pause = reply.retry_after
+        if pause is None:
+            rng = np.random.default_rng([world.seed, tally.session, step, attempt, len(tally.agent)])
+            pause = min(retry.longest_seconds, retry.first_seconds * retry.factor**attempt) * float(rng.random())
+        due = world.clock.now() + pause
+        tally.wait += pause
+        await world.sleep_until(due)
+    return reply
+
+
+async def join(agents: tuple[Agent, ...], tally: Tally, world: World) -> list[Outcome]:
+    """Run sub-agents side by side and wait for the last."""
+    start, first = world.clock.now(), tally.children
+    tally.children += len(agents)
+    async with asyncio.TaskGroup() as group:
+        tasks = []
+        for i, agent in enumerate(agents, first):
+            path = f"{tally.agent}.{i}" if tally.agent else str(i)
+            tasks.append(group.create_task(run_agent(agent, tally.session, path, start, world)))
+    tally.join += world.clock.now() - start
+    return [task.result() for task in tasks]
+
+
+async def use(calls: list[ToolCall], tally: Tally, start: float, world: World) -> tuple[list[ToolResult], float]:
+    """Run the tools of one step in parallel, asked for at `start`; return their results and when the last was due."""
+    real = [(i, call) for i, call in enumerate(calls) if call.run is not None]
+    results: list[ToolResult] = [ToolResult(call.tokens, call.text, call.ok) for call in calls]
+    ends = [start + call.seconds for call in calls]
+    errors = ["" if call.ok else call.text or "the tool failed" for call in calls]
+    try:
+        if real:
+            answers = await asyncio.gather(*(execute(call, world.clock) for _, call in real))
+            for (i, _), (result, end) in zip(real, answers, strict=True):
+                results[i], ends[i], errors[i] = result, end, "" if result.ok else result.text or ""
+        await world.sleep_until(max(ends, default=start))
+    finally:  # a tool that the end of the run cut short has still been called
+        reached = world.clock.now()
+        for call, result, end, error in zip(calls, results, ends, errors, strict=True):
+            end = min(end, reached)
+            world.emit(
+                Tool(
+                    session=tally.session,
+                    agent=tally.agent,
+                    archetype=tally.archetype,
+                    step=tally.steps - 1,
+                    name=call.name,
+                    start=start,
+                    end=max(start, end),
+                    ok=result.ok,
+                    result_tokens=result.tokens,
+                    kind=call.kind,
+                    error=error,
+                )
+            )
+        tally.tool_calls += len(calls)
+        tally.tools += max(0.0, min(max(ends, default=start), reached) - start)
+    return results, max(ends, default=start)
+
+
+async def execute(call: ToolCall, clock: Clock) -> tuple[ToolResult, float]:
+    """Call a user's Python function: a coroutine on the loop, anything else in a thread. Its error is its result."""
+    assert call.run is not None
+    arguments = msgspec.json.decode(call.arguments or "{}")
+    try:
+        if inspect.iscoroutinefunction(call.run):
+            value = await call.run(**arguments)
+        else:
+            value = await asyncio.to_thread(call.run, **arguments)
+    except Exception as error:  # noqa: BLE001  # the user's code may raise anything; a harness tells the model
+        text, ok = f"Error: {type(error).__name__}: {error}", False
+    else:
+        text, ok = value if isinstance(value, str) else msgspec.json.encode(value, enc_hook=str).decode(), True
+    return ToolResult(round(len(text) / CHARACTERS_PER_TOKEN), text, ok), clock.now()

@@ -1,0 +1,141 @@
+"""The spec: what to run, as one frozen struct. TOML and command-line flags become it, and it becomes TOML again."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from agentload.errors import BadInput
+from agents.archetypes import ARCHETYPES, Archetype, override
+from agents.draws import NonNegative, Positive, Share
+from agents.endpoint import Endpoint
+from loadprofiles import Profile
+
+Count = Annotated[int, Meta(ge=1)]
+
+
+class Group(Struct, frozen=True, forbid_unknown_fields=True):
+    """A share of the population: of the agents in a closed loop, of the sessions in an open one."""
+
+    archetype: str
+    weight: Positive = 1.0
+
+
+class Retry(Struct, frozen=True, forbid_unknown_fields=True):
+    """What agents do when a call fails for a reason that may pass: exponential back-off with full jitter.
+
+    Attempts are those of the openai SDK (two retries after 408, 409, 429 and 5xx); a server's Retry-After is honoured.
+    """
+
+    attempts: Count = 3  # tries in all; 1 never retries
+    first_seconds: Positive = 0.5
+    factor: Annotated[float, Meta(ge=1)] = 2.0
+    longest_seconds: Positive = 30.0
+
+
+class Limits(Struct, frozen=True, forbid_unknown_fields=True):
+    """What ends a run early, cleanly."""
+
+    tokens: Count | None = None  # input and output of all calls together
+    error_rate: Share | None = None  # share of the last 100 calls
+
+
+class Spec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A run. Times are seconds."""
+
+    name: str = ""
+    seed: Annotated[int, Meta(ge=0)] = 0
+    mode: Literal["sized", "live"] = "sized"
+    scale: Positive = 1.0  # multiplies every token count of every archetype
+    longest_wait: Positive | None = None  # seconds; caps tools and people of every archetype, so that runs end
+    duration: Positive | None = None  # when sessions stop starting; None: when `sessions` have ended
+    drain: NonNegative = 30.0  # how long running sessions may go on after that
+    sessions: Count | None = None  # how many sessions in all; None: as many as fit
+    profile: Profile
+    population: list[Group]
+    archetypes: dict[str, dict[str, Any]] = {}  # new ones, or fields to change; `base` names the one to start from
+    endpoint: Endpoint = Endpoint()
+    retry: Retry = Retry()
+    limits: Limits = Limits()
+    itl: bool = False  # keep every gap between output pieces in the records
+    salt: Annotated[int, Meta(ge=0)] | None = None  # None: new text each run, so that no run profits from the last
+
+    def __post_init__(self) -> None:
+        if not self.population:
+            raise ValueError("population is empty; name at least one archetype")
+        if self.duration is None and self.sessions is None:
+            raise ValueError("a run needs an end: give duration, or sessions, or both")
+        if self.duration is None and not self.profile.closed:
+            raise ValueError("open-loop arrivals need a duration (seconds)")
+
+    def kinds(self) -> dict[str, Archetype]:
+        """Every archetype this spec can name, scaled."""
+        kinds = dict(ARCHETYPES)
+        for name, fields in self.archetypes.items():
+            fields = dict(fields)
+            base = fields.pop("base", name)
+            if base not in kinds:
+                known = ", ".join(kinds)
+                raise BadInput(f"archetype {name!r}: base {base!r} is not an archetype; there are {known}")
+            try:
+                kinds[name] = override(name, kinds[base], fields)
+            except ValueError as error:
+                raise BadInput(str(error)) from None
+        for name in [group.archetype for group in self.population] + [
+            kind.child for kind in kinds.values() if kind.child
+        ]:
+            if name not in kinds:
+                raise BadInput(f"archetype {name!r} does not exist; there are {', '.join(kinds)}")
+        return {name: self.adapted(kind) for name, kind in kinds.items()}
+
+    def adapted(self, kind: Archetype) -> Archetype:
+        """An archetype with this spec's scale and cap on waiting."""
+        longest = kind.longest_wait if self.longest_wait is None else min(kind.longest_wait, self.longest_wait)
+        return msgspec.structs.replace(kind.scaled(self.scale), longest_wait=longest)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A spec file as plain values."""
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise BadInput(f"spec {str(path)!r} does not exist; name a TOML file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"spec {str(path)!r} cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"spec {str(path)!r} is not TOML: {error}") from None
+
+
+def decode(plain: dict[str, Any], source: str = "spec") -> Spec:
+    """Plain values, checked, as a spec."""
+    try:
+        spec = msgspec.convert(plain, Spec)
+    except msgspec.ValidationError as error:
+        raise BadInput(f"{source}: {str(error).replace('`$.', '`').replace(' - at `$`', '')}") from None
+    spec.kinds()
+    return spec
+
+
+def encode(spec: Spec) -> str:
+    """The spec as TOML that `read` and `decode` make into the same spec. Archetypes in use are written out in full."""
+    import tomli_w
+
+    plain = msgspec.to_builtins(spec)
+    kinds = msgspec.structs.replace(spec, scale=1.0, longest_wait=None).kinds()
+    used = {group.archetype for group in spec.population}
+    used |= {kinds[name].child for name in used if kinds[name].child}
+    plain["archetypes"] = {name: msgspec.to_builtins(kinds[name]) for name in kinds if name in used}
+    for name in set(used) - set(ARCHETYPES):
+        plain["archetypes"][name]["base"] = "fixed"
+    return tomli_w.dumps(without_none(plain))
+
+
+def without_none(value: Any) -> Any:
+    """TOML has no null: a key that is absent means None here."""
+    if isinstance(value, dict):
+        return {key: without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [without_none(item) for item in value]
+    return value

@@ -1,0 +1,167 @@
+"""What goes to the endpoint besides the conversation itself: the URL, the headers, the fields of the body.
+
+Both clients take them from here, so that they ask for the same thing. What the stock `openai` client would send to the
+same base URL with the same environment is what is sent; a test holds the two together.
+"""
+
+import math
+import os
+import urllib.parse
+import urllib.request
+from typing import Any
+
+import msgspec
+
+from agents.chain import Chat, ToolSchema
+from agents.endpoint import Endpoint, Features, Place
+from agents.text import CHARACTERS_PER_TOKEN, Encoder
+
+OWN_FIELDS = ("messages", "tools", "stream")
+"""Fields that only a client can fill in."""
+
+KEY_PLACEHOLDER = "EMPTY"
+"""Sent where no key is set, as local servers' manuals do: the openai client refuses to run without one."""
+
+MAX_CACHED_TOOLS = 1024
+
+
+class Url(msgspec.Struct, frozen=True):
+    """Where a request goes, taken apart."""
+
+    host: str
+    port: int
+    tls: bool
+    path: str  # with the query
+
+    @property
+    def authority(self) -> str:
+        """The Host header: the port only where it is not the scheme's own."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
+
+
+class Request:
+    """What every call to one endpoint has in common. Raises ValueError for an endpoint that cannot be asked."""
+
+    def __init__(self, endpoint: Endpoint, features: Features, encoder: Encoder, run_id: str) -> None:
+        refuse(endpoint)
+        self.endpoint = endpoint
+        self.features = features
+        self.url = join(endpoint.url, "chat/completions")
+        self.headers = headers(endpoint)
+        self._encoder = encoder
+        self._run_id = run_id
+        self._tools: dict[int, tuple[tuple[ToolSchema, ...], bytes]] = {}
+        self._heads: dict[tuple[int, bool, bool, bool], bytes] = {}
+
+    def fields(self, chat: Chat) -> dict[str, Any]:
+        """The body without `messages` and `tools`."""
+        endpoint, features = self.endpoint, self.features
+        body: dict[str, Any] = {"model": endpoint.model, "stream": endpoint.stream}
+        if endpoint.stream and features.stream_usage:
+            body["stream_options"] = {"include_usage": True}
+        body[features.max_tokens_field] = chat.max_tokens
+        if chat.exact and features.force_length:
+            body["ignore_eos"] = True
+            body["min_tokens"] = chat.max_tokens
+        if chat.context.tools and not chat.call_tools:
+            body["tool_choice"] = "none"
+        return body | endpoint.sampling | endpoint.extra_body
+
+    def head(self, chat: Chat) -> bytes:
+        """The JSON body up to the first message; `]}` ends it after the last."""
+        key = (chat.max_tokens, chat.exact, chat.call_tools, bool(chat.context.tools))
+        head = self._heads.get(key)
+        if head is None:
+            if len(self._heads) >= MAX_CACHED_TOOLS:
+                self._heads.clear()
+            head = self._heads[key] = msgspec.json.encode(self.fields(chat))[:-1]
+        if chat.context.tools:
+            return b'%b,"tools":%b,"messages":[' % (head, self.tools(chat.context.tools))
+        return head + b',"messages":['
+
+    def tools(self, schemas: tuple[ToolSchema, ...]) -> bytes:
+        """The JSON of the tool schemas, made once for each tuple of them."""
+        known = self._tools.get(id(schemas))
+        if known is None:
+            if len(self._tools) >= MAX_CACHED_TOOLS:
+                self._tools.clear()
+            known = self._tools[id(schemas)] = (schemas, self._encoder.tools(schemas))
+        return known[1]
+
+    def identity(self, place: Place) -> str:
+        """The X-Request-Id header, by which a server's log can be joined to our records."""
+        agent = f".{place.agent}" if place.agent else ""
+        return f"{self._run_id}-{place.session}{agent}-{place.step}-{place.attempt}"
+
+    def prompt_tokens(self, chat: Chat) -> int:
+        """What the prompt should count, for servers that do not say."""
+        if chat.wanted_input is not None:
+            return chat.wanted_input
+        context = chat.context
+        tools = len(self.tools(context.tools)) if context.tools else 0
+        texts = sum(m.tokens or math.ceil(len(m.text or "") / CHARACTERS_PER_TOKEN) for m in context.messages)
+        return texts + math.ceil(tools / CHARACTERS_PER_TOKEN)
+
+    def conceal(self, text: str) -> str:
+        """The text without the key: servers like to quote it back."""
+        for name, value in self.headers.items():
+            secret = value.removeprefix("Bearer ")
+            if len(secret) >= 8 and (name == "Authorization" or name in self.endpoint.headers):
+                text = text.replace(secret, "[secret]")
+        return text
+
+
+def headers(endpoint: Endpoint) -> dict[str, str]:
+    """The headers every request carries, as the openai client would set them; the endpoint's own win."""
+    found = {
+        "Accept": "application/json",
+        "Content-Type": "application/json",
+        "User-Agent": "agentload",
+        "Authorization": f"Bearer {os.environ.get(endpoint.api_key_env) or KEY_PLACEHOLDER}",
+    }
+    for header, name in (("OpenAI-Organization", "OPENAI_ORG_ID"), ("OpenAI-Project", "OPENAI_PROJECT_ID")):
+        if name in os.environ:
+            found[header] = os.environ[name]
+    own = {name.lower() for name in endpoint.headers}
+    found = {name: value for name, value in found.items() if name.lower() not in own} | endpoint.headers
+    for name, value in found.items():
+        if not name.isascii() or not name.isprintable() or " " in name or any(c in value for c in "\r\n\0"):
+            raise ValueError(f"header {name!r} cannot be sent: names are ASCII words, values have no line breaks")
+    return found
+
+
+def join(base: str, path: str) -> Url:
+    """The base URL with the path below it."""
+    parts = urllib.parse.urlsplit(base)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"url must be http://host/v1 or https://host/v1, got {base!r}")
+    if parts.query or parts.fragment:
+        raise ValueError(f"url must end with its path, got {base!r}; pass query parameters another way")
+    host = parts.hostname if parts.hostname.isascii() else parts.hostname.encode("idna").decode()
+    tls = parts.scheme == "https"
+    below = urllib.parse.quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=~-._")
+    return Url(host, parts.port or (443 if tls else 80), tls, f"{below}/{path}")
+
+
+def refuse(endpoint: Endpoint) -> None:
+    """Raise ValueError for settings that no client here can honour."""
+    asked = endpoint.sampling | endpoint.extra_body
+    for field in OWN_FIELDS:
+        if field in asked:
+            raise ValueError(f"`{field}` is filled in by the client and cannot be set in sampling or extra_body")
+    if asked.get("n") not in (None, 1):
+        raise ValueError(f"n must be 1, got {asked['n']!r}: one call is one answer, run more agents instead")
+
+
+def needs_sdk(endpoint: Endpoint) -> str | None:
+    """Why the wire client cannot reach this endpoint and the sdk client must; None where it can."""
+    parts = urllib.parse.urlsplit(endpoint.url)
+    if parts.username or parts.password:
+        return "the url carries a user name and password"
+    proxies = urllib.request.getproxies()
+    host = parts.hostname or ""
+    for scheme in (parts.scheme, "all"):
+        if proxies.get(scheme) and not urllib.request.proxy_bypass(host):
+            return f"the environment names a proxy for {host} ({scheme.upper()}_PROXY)"
+    return None

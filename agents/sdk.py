@@ -1,0 +1,251 @@
+"""The sdk client: the stock `openai.AsyncOpenAI` end to end, for people who want exactly what their agents run.
+
+Its retries are off, since retries are the agent's; its pool has no limit. What it does not tell shows in the record:
+`chunks` counts events instead of network reads, and a kept-alive connection that died is a "reset", never sent again.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from contextvars import ContextVar
+from typing import Any
+
+import httpx2
+import msgspec
+import openai
+
+from agents.answer import Answer, Chunk
+from agents.chain import Chat, Context, Reply
+from agents.endpoint import Emit, Endpoint, Features, Place
+from agents.request import Request
+from agents.text import Encoder
+from agents.trouble import MAX_ERROR_BODY, Trouble, error_text, retry_after, shorten
+
+MAX_BODY = 64 * 1024 * 1024
+"""Bytes of a body that are read; as the wire client."""
+
+current: ContextVar["Trace"] = ContextVar("current")
+"""The call that the running task makes: the SDK has no other way to tell its transport."""
+
+
+class BodyTooLargeError(httpx2.DecodingError):
+    """The body has more than `MAX_BODY` bytes."""
+
+
+class Trace:
+    """Takes from the transport the instants that the SDK keeps to itself."""
+
+    def __init__(self, answer: Answer, now: Callable[[], float]) -> None:
+        self.answer = answer
+        self._now = now
+        self._began = 0.0
+
+    async def __call__(self, event: str, info: dict[str, Any]) -> None:
+        step = event.partition(".")[2]
+        if step in ("connect_tcp.started", "start_tls.started"):
+            self._began = self._now()
+        elif step.startswith(("connect_tcp.", "start_tls.")):
+            self.answer.connect += self._now() - self._began
+        elif step == "send_request_body.complete":
+            self.answer.sent = self._now()
+        elif step == "receive_response_headers.complete":
+            self.answer.opened = self._now()
+
+
+class Bounded(httpx2.AsyncByteStream):
+    """A body with a limit: an answer beyond it is an error, an error's text is cut there."""
+
+    def __init__(self, stream: httpx2.AsyncByteStream, limit: int, cut: bool) -> None:
+        self._stream = stream
+        self._limit = limit
+        self._cut = cut
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        left = self._limit
+        async for piece in self._stream:
+            left -= len(piece)
+            if left < 0 and not self._cut:
+                raise BodyTooLargeError(f"the body has more than {self._limit} bytes")
+            yield piece
+            if left <= 0 and self._cut:
+                return
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def trace_request(request: httpx2.Request) -> None:
+    request.extensions = {**request.extensions, "trace": current.get()}
+
+
+async def bound_response(response: httpx2.Response) -> None:
+    assert isinstance(response.stream, httpx2.AsyncByteStream)
+    if not response.is_success:
+        response.stream = Bounded(response.stream, MAX_ERROR_BODY, cut=True)
+    elif "text/event-stream" not in response.headers.get("content-type", ""):
+        response.stream = Bounded(response.stream, MAX_BODY, cut=False)
+
+
+class Sdk:
+    """A client (`agents.endpoint.Client`) for one endpoint. `now` is the run clock; `itl` keeps every gap."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        features: Features,
+        encoder: Encoder,
+        now: Callable[[], float],
+        run_id: str,
+        *,
+        itl: bool = False,
+    ) -> None:
+        self._request = Request(endpoint, features, encoder, run_id)
+        self._limits = endpoint.timeouts
+        self._stream = endpoint.stream
+        self._encoder = encoder
+        self._now = now
+        self._itl = itl
+        key = self._request.headers["Authorization"].removeprefix("Bearer ")
+        own = {name: value for name, value in self._request.headers.items() if name != "Authorization"}
+        self._client = openai.AsyncOpenAI(
+            base_url=endpoint.url,
+            api_key=key,
+            max_retries=0,
+            default_headers=own | endpoint.headers,
+            http_client=openai.DefaultAsyncHttpx2Client(
+                timeout=httpx2.Timeout(None, connect=endpoint.timeouts.connect),
+                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None),
+                follow_redirects=False,
+                event_hooks={"request": [trace_request], "response": [bound_response]},
+            ),
+        )
+
+    async def send(self, chat: Chat, place: Place, emit: Emit) -> Reply:
+        """One attempt at one call; see `agents.endpoint.Client`."""
+        answer = Answer()
+        current.set(Trace(answer, self._now))
+        try:
+            await self._ask(chat, place, answer)
+        except asyncio.CancelledError:
+            answer.fail("cancelled")
+            self._emit(answer, place, chat, emit)
+            raise
+        return self._emit(answer, place, chat, emit)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._client.close()
+
+    def _emit(self, answer: Answer, place: Place, chat: Chat, emit: Emit) -> Reply:
+        if answer.error:
+            answer.error = self._request.conceal(shorten(answer.error))
+        call, reply = answer.finish(place, chat, self._now(), lambda: self._request.prompt_tokens(chat), self._itl)
+        emit(call)
+        return reply
+
+    async def _ask(self, chat: Chat, place: Place, answer: Answer) -> None:
+        """Make the call; whatever goes wrong ends in the answer."""
+        try:
+            async with asyncio.timeout(None) as limit:
+                watch = Watch(answer, self, limit)
+                try:
+                    await self._call(chat, place, answer)
+                finally:
+                    watch.stop()
+        except TimeoutError:
+            answer.fail(watch.status)
+        except openai.APIStatusError as error:
+            headers = {name.lower(): value for name, value in error.response.headers.items()}
+            answer.retry_after = retry_after(headers)
+            answer.fail(f"http_{error.status_code}", error_text(error.response.content))
+        except openai.APIConnectionError as error:
+            answer.broke(trouble(error, answer))
+        except openai.APIError as error:
+            answer.fail("error_event", error.message)
+        except httpx2.StreamError as error:
+            answer.broke(Trouble("reset", str(error)))
+        except (ValueError, RecursionError) as error:
+            answer.fail("bad_reply", f"not a chat completion: {error}")
+
+    async def _call(self, chat: Chat, place: Place, answer: Answer) -> None:
+        fields = self._request.fields(chat)
+        if chat.context.tools:
+            fields["tools"] = msgspec.json.decode(self._request.tools(chat.context.tools))
+        answering = await self._client.chat.completions.create(
+            messages=self._messages(chat.context),  # type: ignore[arg-type] # made by us, not checked by the SDK either
+            model=fields.pop("model"),
+            stream=fields.pop("stream"),
+            extra_body=fields,
+            extra_headers={"X-Request-Id": self._request.identity(place)},
+        )
+        if not isinstance(answering, openai.AsyncStream):
+            answer.take(chunk(answering), self._now())
+            answer.over = True
+            return
+        async with AsyncExitStack() as closing:
+            closing.push_async_callback(answering.close)
+            kind = answering.response.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if kind not in ("text/event-stream", ""):
+                said = error_text(await answering.response.aread())
+                answer.fail("bad_reply", f"wanted text/event-stream, got {kind}: {said}")
+                return
+            async for event in answering:
+                answer.take(chunk(event), self._now())
+                if answer.over:
+                    return
+
+    def _messages(self, context: Context) -> list[dict[str, Any]]:
+        """The conversation as the API's dictionaries; those of the past are made once."""
+        for message in context.messages[len(context.encoded) :]:
+            context.encoded.append(self._encoder.plain(message))
+        return list(context.encoded)
+
+
+class Watch:
+    """The time limits of one call, in one timer that is set again only when it fires."""
+
+    def __init__(self, answer: Answer, client: Sdk, limit: asyncio.Timeout) -> None:
+        self.status = ""
+        self._answer = answer
+        self._client = client
+        self._limit = limit
+        self._loop = asyncio.get_running_loop()
+        self._look()
+
+    def _look(self) -> None:
+        client = self._client
+        status, wait = self._answer.overdue(client._now(), client._limits, client._stream)
+        if status:
+            self.status = status
+            self._limit.reschedule(self._loop.time())
+        else:
+            self._timer = self._loop.call_later(wait, self._look)
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+
+def chunk(event: object) -> Chunk:
+    """What the SDK made of an event, as our own type. Raises ValueError where the fields have other types."""
+    found = msgspec.convert(event, Chunk, from_attributes=True)
+    if isinstance(found.usage, openai.BaseModel):
+        found.usage = found.usage.model_dump()
+    return found
+
+
+def trouble(error: openai.APIConnectionError, answer: Answer) -> Trouble:
+    """The fault behind the SDK's own exception, which keeps it as its cause."""
+    cause = error.__cause__
+    text = str(cause or error)
+    match cause:
+        case httpx2.ConnectTimeout():
+            return Trouble("timeout_connect", "no connection within the limit")
+        case httpx2.ConnectError() | httpx2.UnsupportedProtocol() | httpx2.ProxyError():
+            return Trouble("connect_failed", text)
+        case httpx2.DecodingError():
+            return Trouble("bad_reply", text)
+        case httpx2.RemoteProtocolError() if "peer closed" in text:
+            return Trouble("truncated", "the connection was closed in the middle of the answer")
+        case httpx2.RemoteProtocolError() if "disconnected" not in text:
+            return Trouble("bad_reply", f"not HTTP: {text}")
+    return Trouble("reset" if answer.sent is not None else "connect_failed", text)

@@ -1,0 +1,103 @@
+"""Descriptions become text here: filler with a known token count, and the JSON of a message.
+
+Filler is made of common English words, each one token in practically every BPE vocabulary. It is drawn in shuffled
+rounds of the whole vocabulary, so that even where words cost different numbers of tokens (a tiny vocabulary, say), the
+count of a long text is exact and only its last, partial round varies. `Calibration` holds what the endpoint's own
+`usage` said about words and about its chat template.
+"""
+
+from typing import Any
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from agents.chain import Message, ToolCall, ToolSchema
+
+WORDS = (
+    "the a and of to in is was for on that with as it by at from be this or are an have not had but his they were her "
+    "she one all we there their has been if more when will would who so no out up them then into time some could these "
+    "two may first other its new only people over after also well down back just where most know very through good "
+    "way even because any those how our work life man year day long make great between world still own last never "
+    "before too under state might much while see day house both part place right old high again small end number "
+    "during home point hand without school every war public use system set water group order head fact side name "
+    "power line city area level law case kind form best body face keep light free field air land town late white real "
+    "car full far young money white open door mind plan book word court night half service change food cost office "
+    "show word room stand road age girl party table job company market report press study price test file code tool "
+    "result error search read write step value server load request queue cache model answer check next fix build list "
+    "find return count data input output user task done note run agent turn call store view key type class rule"
+).split()
+VOCABULARY = tuple(dict.fromkeys(WORDS))
+CHARACTERS_PER_TOKEN = 4.0
+"""Of English text in common vocabularies; used for real text where nobody has counted."""
+
+
+class Calibration(Struct, frozen=True):
+    """What the endpoint's `usage` says a prompt costs beyond its words, in tokens."""
+
+    per_word: float = 1.0
+    per_message: float = 4.0  # chat template, each message; ChatML's `<|im_start|>role\n … <|im_end|>\n`
+    per_system: float = 4.0
+    per_request: float = 3.0  # chat template, once: the beginning of text and the generation prompt
+    counted: bool = False  # False: nobody has counted, these are the defaults
+
+
+class Encoder:
+    """Makes messages into what the API takes. Pure: the same message gives the same text."""
+
+    def __init__(self, calibration: Calibration | None = None) -> None:
+        self.calibration = calibration or Calibration()
+        self._json = msgspec.json.Encoder()
+        self._shared: dict[Message, bytes] = {}
+
+    def plain(self, message: Message) -> dict[str, Any]:
+        """The message as the API's dictionary."""
+        plain: dict[str, Any] = {"role": message.role, "content": self._content(message)}
+        if message.tool_calls:
+            plain["tool_calls"] = [asked(call) for call in message.tool_calls]
+            plain["content"] = plain["content"] or None
+        if message.call_id:
+            plain["tool_call_id"] = message.call_id
+        return plain
+
+    def encode(self, message: Message) -> bytes:
+        """The message as JSON. System prompts, which all sessions of an archetype share, are made once."""
+        if message.role != "system":
+            return self._json.encode(self.plain(message))
+        buffer = self._shared.get(message)
+        if buffer is None:
+            buffer = self._shared[message] = self._json.encode(self.plain(message))
+        return buffer
+
+    def tools(self, schemas: tuple[ToolSchema, ...]) -> bytes:
+        """Tool schemas as the JSON array of the API's `tools` field."""
+        return self._json.encode([{"type": "function", "function": schema} for schema in schemas])
+
+    def words(self, tokens: float) -> int:
+        """How many words make that many tokens."""
+        return max(0, round(tokens / self.calibration.per_word))
+
+    def _content(self, message: Message) -> str:
+        if message.text is not None and not message.pad:
+            return message.text
+        counts = self.calibration
+        room = message.tokens - (counts.per_system if message.role == "system" else counts.per_message)
+        if message.text is None:
+            return filler(message.key, max(1, self.words(room)))
+        rest = filler(message.key, self.words(room - len(message.text) / CHARACTERS_PER_TOKEN))
+        return f"{message.text} {rest}" if rest else message.text
+
+
+def filler(key: int, words: int) -> str:
+    """That many words; the key decides which."""
+    if words <= 0:
+        return ""
+    rng = np.random.Generator(np.random.SFC64(key))
+    rounds = -(-words // len(VOCABULARY))
+    order = rng.permuted(np.tile(np.arange(len(VOCABULARY), dtype=np.int16), (rounds, 1)), axis=1).ravel()[:words]
+    return " ".join([VOCABULARY[i] for i in order.tolist()])
+
+
+def asked(call: ToolCall) -> dict[str, Any]:
+    """A tool call of the model, as it goes back into the history."""
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}

@@ -1,0 +1,61 @@
+"""The token ledger: every token in exactly one account, and either useful, wasted or calibration."""
+
+from typing import Any
+
+import numpy as np
+
+from collectors.load import Array, Columns
+from collectors.metrics import ACCOUNTS, accounts, is_in, kinds
+from collectors.records import CALIBRATION
+
+LOST = ("failed", "cancelled")
+"""Outcomes of agents whose tokens bought nothing. "unfinished" is not one: the run ended before one could say."""
+
+
+def ledger(calls: Columns, sessions: Columns) -> dict[str, Any]:
+    """Token counts by account and use, by archetype, and by who counted. Sums equal the columns' sums exactly."""
+    parts = accounts(calls)
+    calibration = calls.session == CALIBRATION
+    failed_call = (calls.status != "ok") & ~calibration
+    failed_session = in_lost_session(calls, sessions) & ~failed_call & ~calibration
+    useful = ~(calibration | failed_call | failed_session)
+    estimated = calls.usage == "estimated"
+    total = _entry(parts, np.ones(len(calls), bool))
+    mine = {name: (calls.archetype == name) & ~calibration for name in kinds(calls.archetype[~calibration])}
+    return {
+        **total,
+        "uses": {
+            "useful": _entry(parts, useful),
+            "wasted": _entry(parts, failed_call | failed_session),
+            "calibration": _entry(parts, calibration),
+        },
+        "wasted_by": {
+            "failed_calls": _entry(parts, failed_call)["total"],
+            "failed_sessions": _entry(parts, failed_session)["total"],
+        },
+        "archetypes": {
+            name: {**_entry(parts, m), "wasted": _entry(parts, m & ~useful)["total"]} for name, m in mine.items()
+        },
+        "counted_by": {
+            "server": _entry(parts, ~estimated)["total"],
+            "estimated": _entry(parts, estimated)["total"],
+        },
+    }
+
+
+def in_lost_session(calls: Columns, sessions: Columns) -> Array:
+    """Whether each call was made by an agent that failed or was given up, or below one."""
+    gone = sessions.where(is_in(sessions.outcome, LOST))
+    whole = np.isin(calls.session, gone.session[gone.agent == ""])
+    branches = [key for key in zip(gone.session.tolist(), gone.agent.tolist(), strict=True) if key[1]]
+    for session, agent in branches:
+        inside = np.flatnonzero(calls.session == session)
+        path = calls.agent[inside]
+        whole[inside] |= np.array([a == agent or a.startswith(f"{agent}.") for a in path.tolist()], bool)
+    return whole
+
+
+def _entry(parts: dict[str, Array], rows: Array) -> dict[str, int]:
+    counts = {name: int(parts[name][rows].sum()) for name in ACCOUNTS}
+    n_in, n_out = counts["input_fresh"] + counts["input_cached"], sum(counts[name] for name in ACCOUNTS[2:])
+    return {**counts, "input": n_in, "output": n_out, "total": n_in + n_out}

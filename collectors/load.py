@@ -1,0 +1,142 @@
+"""Where records are read: a run folder becomes columns, whether the run ended well or was cut off.
+
+A column is a numpy array with one item per record. Optional numbers are float64 with NaN for None, strings are object
+arrays whose items are shared, and the list column `itl` is `Ragged`.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import msgspec
+import numpy as np
+from msgspec.structs import fields
+from numpy.typing import NDArray
+
+from collectors.records import Call, Session, Tool
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Array: TypeAlias = NDArray[Any]
+TABLES: dict[str, type[msgspec.Struct]] = {"calls": Call, "tools": Tool, "sessions": Session}
+"""The files of a run folder and the record each holds. `sessions` is last: it can be rebuilt from the other two."""
+
+
+class Ragged(NamedTuple):
+    """A column of lists: row i is `values[ends[i] - sizes[i]:ends[i]]`."""
+
+    values: Array
+    sizes: Array
+
+    def where(self, keep: Array) -> "Ragged":
+        return Ragged(self.values[np.repeat(keep, self.sizes)], self.sizes[keep])
+
+
+class Columns:
+    """Records as columns: `calls.first - calls.sent` is an array with one item per call."""
+
+    itl: Ragged  # of calls; every other column is an Array
+
+    def __init__(self, columns: dict[str, Any], size: int) -> None:
+        self._columns = columns
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getattr__(self, name: str) -> Array:
+        try:
+            column: Array = self.__dict__["_columns"][name]
+            return column
+        except KeyError:
+            raise AttributeError(f"no column {name!r}") from None
+
+    def where(self, keep: Array) -> "Columns":
+        """The rows for which `keep` (bool, one per row) holds."""
+        kept = {n: c.where(keep) if isinstance(c, Ragged) else c[keep] for n, c in self._columns.items()}
+        return Columns(kept, int(np.count_nonzero(keep)))
+
+
+class Run(NamedTuple):
+    """One run as it was recorded."""
+
+    header: dict[str, Any]  # run.json; every key may be missing
+    calls: Columns
+    tools: Columns
+    sessions: Columns
+
+
+def load_run(folder: Path | str) -> Run:
+    """The run in `folder`, finished, interrupted or still going on. Raises FileNotFoundError where there is none."""
+    folder = Path(folder)
+    found = [folder / "run.json", *(folder / f"{name}{end}" for name in TABLES for end in (".arrows", ".parquet"))]
+    if not any(path.exists() for path in found):
+        raise FileNotFoundError(f"{folder} is not a run folder: it holds neither run.json nor records")
+    header = msgspec.json.decode(found[0].read_bytes()) if found[0].exists() else {}
+    return Run(header, **{name: to_columns(read_table(folder, name), record) for name, record in TABLES.items()})
+
+
+def from_records(header: dict[str, Any], records: list[msgspec.Struct]) -> Run:
+    """The same from records in memory, without a folder."""
+    from collectors.store import to_batch
+
+    parts = {name: [r for r in records if isinstance(r, kind)] for name, kind in TABLES.items()}
+    return Run(header, **{name: to_columns(to_batch(rows, TABLES[name]), TABLES[name]) for name, rows in parts.items()})
+
+
+def read_table(folder: Path, name: str) -> "pa.Table":
+    """The records of one file. A stream still there is the truth: it is removed only once its Parquet is complete."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from collectors.store import schema
+
+    stream, parquet = folder / f"{name}.arrows", folder / f"{name}.parquet"
+    if stream.exists():
+        return pa.Table.from_batches(read_batches(stream), schema=schema(TABLES[name]))
+    if parquet.exists():
+        return pq.read_table(parquet)
+    return schema(TABLES[name]).empty_table()
+
+
+def read_batches(stream: Path) -> Iterator["pa.RecordBatch"]:
+    """The whole batches of an Arrow stream, up to where it was torn."""
+    import pyarrow as pa
+
+    with pa.OSFile(str(stream)) as file:
+        try:
+            reader = pa.ipc.open_stream(file)
+            while True:
+                yield reader.read_next_batch()
+        except (pa.ArrowInvalid, OSError, StopIteration):
+            return  # the end, or a batch that was being written when the process died
+
+
+def to_columns(table: "pa.Table | pa.RecordBatch", record: type[msgspec.Struct]) -> Columns:
+    """The columns of `record`; one that an older file lacks gets the record's default."""
+    names, size = set(table.schema.names), table.num_rows
+    columns = {f.name: _column(table[f.name]) if f.name in names else _default(f, size) for f in fields(record)}
+    return Columns(columns, size)
+
+
+def _default(field: msgspec.structs.FieldInfo, size: int) -> Any:
+    if field.name == "itl":
+        return Ragged(np.empty(0, np.float32), np.zeros(size, np.int64))
+    value = np.nan if field.default in (None, msgspec.NODEFAULT) else field.default
+    return np.full(size, value, dtype=object if isinstance(value, str) else None)
+
+
+def _column(column: "pa.Array | pa.ChunkedArray") -> Any:
+    import pyarrow as pa
+
+    data = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if pa.types.is_string(data.type):
+        coded = data.dictionary_encode()
+        words = np.array(coded.dictionary.to_pylist(), dtype=object)
+        return words[coded.indices.to_numpy(zero_copy_only=False)] if len(words) else np.empty(0, dtype=object)
+    if pa.types.is_list(data.type):
+        sizes = pa.compute.fill_null(pa.compute.list_value_length(data), 0)
+        return Ragged(data.flatten().to_numpy(zero_copy_only=False), sizes.to_numpy(zero_copy_only=False))
+    values = data.to_numpy(zero_copy_only=False)
+    return values.astype(float) if data.null_count == len(data) else values

@@ -1,0 +1,409 @@
+"""report.html: what a run did to the cluster, as one page that works offline."""
+
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from collectors import charts
+from collectors.health import LIMITS, ms
+from collectors.load import Run, load_run
+from collectors.metrics import ACCOUNTS, agents_calls, answered
+from collectors.page import card, page, plot, section, split_bar, table
+from collectors.store import recover, write_file
+from collectors.summary import BASELINE, duration, summarise
+from collectors.text import number, share
+from collectors.waterfall import waterfall
+
+Summary = dict[str, Any]
+
+
+def write_report(folder: Path | str) -> Path:
+    """Write summary.json and report.html of a run, made whole first if it was interrupted; the report's path."""
+    folder = Path(folder)
+    recover(folder)
+    run = load_run(folder)
+    summary = summarise(run)
+    write_file(folder / "summary.json", msgspec.json.format(msgspec.json.encode(summary), indent=2))
+    write_file(folder / "report.html", render(run, summary).encode())
+    return folder / "report.html"
+
+
+def render(run: Run, summary: Summary) -> str:
+    """The report as HTML."""
+    figures = _figures(run, summary)
+    spot = {name: plot(name, figure["layout"]["height"]) for name, figure in figures.items()}
+    return page(title(summary), [*_top(summary), *_sections(summary, spot), *_fine_print(run, summary)], figures)
+
+
+def _figures(run: Run, summary: Summary) -> dict[str, charts.Figure]:
+    """Every figure that has something to show."""
+    calls, seconds, demand = agents_calls(run.calls), duration(run), summary["demand"]
+    if not len(calls):
+        return {}
+    ok = answered(calls)
+    table = demand["archetypes"]
+    figures = {
+        "demand": charts.demand(calls, seconds),
+        "population": charts.population(calls, run.sessions, seconds, summary["run"]["agents_asked"]),
+        "send_lag": charts.send_lag(calls, LIMITS.send_lag),
+        "bursts": charts.bursts(summary["burstiness"]),
+    }
+    if len(ok):
+        figures |= {"latency": charts.latencies(ok), "growth": charts.growth(ok), "depth": charts.depth(ok)}
+    if len(run.sessions):
+        figures |= {
+            "time": charts.time_shares(calls, run.sessions),
+            "waterfall": waterfall(calls, run.tools, run.sessions),
+            "cache": charts.cache(table),
+        }
+    if any(row["tokens_per_intent"] for row in table.values()):
+        figures["amplification"] = charts.amplification(table, BASELINE)
+    if summary["errors"]:
+        figures["failures"] = charts.failures(calls, seconds)
+    return figures
+
+
+def title(summary: Summary) -> str:
+    """What ran against what."""
+    run, endpoint = summary["run"], summary["endpoint"]
+    who = f"{run['agents_peak']:,} agents" if run["agents_peak"] != 1 else "1 agent"
+    return f"{who} against {endpoint['model'] or endpoint['url'] or 'an endpoint'}"
+
+
+# The top: what a stranger should know after ten seconds.
+
+
+def _top(summary: Summary) -> list[str]:
+    run, endpoint = summary["run"], summary["endpoint"]
+    badge = ' <span class="badge">SIMULATED CLUSTER</span>' if endpoint["simulated"] else ""
+    over = [
+        f"agentload {run['agentload']}" if run["agentload"] else "agentload",
+        str(run["started"] or ""),
+        f"{number(run['seconds'])} s",
+        f"seed {run['seed']}" if run["seed"] is not None else "",
+        endpoint["url"] or "",
+    ]
+    return [
+        f'<div class="over">{escape(" · ".join(part for part in over if part))}</div>',
+        f"<h1>{escape(title(summary))}{badge}</h1>",
+        f'<p class="lede">{_lede(summary)}</p>',
+        _verdict(summary["verdict"]),
+        f'<div class="cards">{"".join(_cards(summary))}</div>',
+    ]
+
+
+def _lede(summary: Summary) -> str:
+    run, tokens, demand = summary["run"], summary["tokens"], summary["demand"]
+    said = (
+        f"In {number(run['seconds'])} seconds <b>{run['sessions']:,} sessions</b> made <b>{run['calls']:,} model "
+        f"calls</b> and {run['tool_calls']:,} tool calls, and sent <b>{number(tokens['input'])} tokens</b> to get "
+        f"{number(tokens['output'])} back"
+    )
+    if demand["prefix_hit_rate"]:
+        said += f"; <b>{share(demand['prefix_hit_rate'])}</b> of what they sent came from the prefix cache"
+    most = _most_amplified(demand)
+    if most:
+        said += (
+            f". One request to a {escape(most[0])} cost the cluster as much as <b>{number(most[1])}</b> chat messages"
+        )
+    return said + "."
+
+
+def _most_amplified(demand: Summary) -> tuple[str, float] | None:
+    """The archetype furthest above the baseline, and how far."""
+    rows = demand["archetypes"].items()
+    times = [(row[f"tokens_per_intent_over_{BASELINE}"] or 0.0, name) for name, row in rows if name != BASELINE]
+    factor, name = max(times, default=(0.0, ""))
+    return (name, factor) if factor else None
+
+
+def _verdict(verdict: Summary) -> str:
+    good = verdict["trustworthy"]
+    head = "Trustworthy." if good else "Not trustworthy."
+    why = "The machine that made the load was not the limit." if good else ""
+    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in verdict["reasons"])
+    notes = "".join(f"<li>{escape(note)}</li>" for note in verdict["notes"])
+    parts = [f"<b>{head}</b> {why}", f"<ul>{reasons}</ul>" if reasons else ""]
+    parts.append(f'<ul class="note">{notes}</ul>' if notes else "")
+    return f'<div class="verdict {"good" if good else "bad"}">{"".join(parts)}</div>'
+
+
+def _cards(summary: Summary) -> list[str]:
+    run, tokens, demand, serving = (summary[key] for key in ("run", "tokens", "demand", "serving"))
+    outcomes, ttft = summary["jobs"]["outcomes"], serving["ttft"]
+    rest = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in outcomes.items() if name != "done")
+    cards = [
+        card(
+            "Sessions done", number(outcomes.get("done", 0)), f"of {run['sessions']:,}" + (f": {rest}" if rest else "")
+        ),
+        card(
+            "Model calls",
+            number(run["calls"]),
+            f"{number(serving['calls_per_second'])} answered per second; {ttft['failed']:,} not answered",
+        ),
+        card(
+            "Tokens",
+            number(tokens["total"]),
+            f"{number(demand['input_per_output'])} in for each 1 out; {number(tokens['uses']['wasted']['total'])} wasted",
+        ),
+        card("Prefix cache", share(demand["prefix_hit_rate"]), "of input tokens that the server did not compute again"),
+        card("TTFT, median", _ms(ttft["p50"]), f"time to first token; p99 {_ms(ttft['p99'])}"),
+        card("Tokens per agent-hour", number(demand["tokens_per_agent_hour"]), "caused by one agent that never stops"),
+    ]
+    most = _most_amplified(demand)
+    if most:
+        small = f"tokens for one human request, {most[0]} against chat"
+        cards.append(card(f"One {most[0]} =", f"{number(most[1])} people", small))
+    return cards
+
+
+# The sections, each with one sentence that says what it shows.
+
+
+def _sections(summary: Summary, spot: dict[str, str]) -> list[str]:
+    demand, tokens = summary["demand"], summary["tokens"]
+    chains = spot.get("growth", "") + spot.get("depth", "")
+    found = [
+        section("Token demand", _says_demand(demand), _tokens_bar(tokens), spot.get("demand", "")),
+        section("Agents and calls", _says_population(summary), spot.get("population", "")),
+        section(
+            "How long calls took", _says_latency(summary), spot.get("latency", ""), _latency_table(summary["serving"])
+        ),
+        section("Along the chain", _says_chain(demand), chains) if chains else "",
+        section("Where the time of a session goes", _says_time(summary["jobs"]), spot["time"])
+        if "time" in spot
+        else "",
+        section(
+            "Some sessions, call by call",
+            "Each row is an agent, sub-agents below the session that started them: of every archetype a typical "
+            "session and a long one.",
+            spot["waterfall"],
+        )
+        if "waterfall" in spot
+        else "",
+        section("By archetype", "Sub-agents count towards the session that started them.", _archetypes(summary)),
+    ]
+    if "amplification" in spot:
+        says = (
+            "What one thing asked for by a person costs in tokens, when a person chats and when an agent does the work."
+        )
+        found.append(section("Tokens per human request", says, spot["amplification"]))
+    if "cache" in spot:
+        says = (
+            "Chains resend their past at every step. A cache that kept every chain's past would serve at least the grey "
+            "bar; prompts shared between sessions can take it further."
+        )
+        found.append(section("Prefix cache", says, spot["cache"]))
+    return [
+        *found,
+        section("Errors and attempts", _says_errors(summary), spot.get("failures", ""), _errors(summary["errors"])),
+        section("Burstiness", _says_bursts(summary["burstiness"]), spot.get("bursts", "")),
+        section("Health of the measurement", _says_health(summary), _health(summary), spot.get("send_lag", "")),
+        section("Token ledger", "Every token is in one row and in one column.", _ledger(tokens)),
+        section("Wanted and counted", _says_drift(summary["drift"]), _drift(summary["drift"])),
+    ]
+
+
+def _says_demand(demand: Summary) -> str:
+    return (
+        f"A session sent {number(demand['tokens_per_session'])} tokens over {number(demand['calls_per_session'])} calls; "
+        f"{share(demand['resent_share'])} of the input was context that its own chain had sent before."
+    )
+
+
+def _says_population(summary: Summary) -> str:
+    run = summary["run"]
+    asked = f" ({run['agents_asked']:,} were asked for)" if run["agents_asked"] is not None else ""
+    return (
+        f"Up to {run['agents_peak']:,} agents{asked} and {run['sub_agents_peak']:,} sub-agents were alive at once; on "
+        f"average {number(run['calls_in_flight_mean'])} calls were in flight, at most {run['calls_in_flight_peak']:,}. "
+        f"By Little's law {number(run['littles_law']['per_second'])} calls/s of "
+        f"{number(run['littles_law']['seconds'])} s each make "
+        f"{number((run['littles_law']['per_second'] or 0) * (run['littles_law']['seconds'] or 0))}."
+    )
+
+
+def _says_latency(summary: Summary) -> str:
+    packed = summary["serving"]["tokens_per_chunk"]
+    said = "The curve says what share of calls was at most so slow; calls that were not answered have no latency."
+    if packed and packed > 1.05:
+        said += f" The server sent {number(packed)} tokens at a time, so ITL is between pieces, not tokens."
+    return said
+
+
+def _says_chain(demand: Summary) -> str:
+    return (
+        "The input of a call grows with every step; the dark part is what the server had to compute. Depths that fewer "
+        f"than three calls reached are left out. {demand['compactions']:,} compactions."
+    )
+
+
+def _says_time(jobs: Summary) -> str:
+    spent = jobs["time_share"]
+    return (
+        f"Over all sessions: {share(spent['model'])} in the model, {share(spent['tool'])} in tools, "
+        f"{share(spent['join'])} for sub-agents, {share(spent['wait'])} waiting for people or backing off. "
+        f"A finished session took {number(jobs['session']['p50'])} s in the median."
+    )
+
+
+def _says_errors(summary: Summary) -> str:
+    failed, calls = summary["serving"]["ttft"]["failed"], summary["run"]["calls"]
+    attempts = summary["demand"]["attempts_per_call"]
+    resends = summary["serving"]["silent_resends"]
+    said = f"{failed:,} of {calls:,} calls were not answered; {number(attempts)} attempts per call"
+    return said + (f"; {resends:,} were sent again after a dead connection." if resends else ".")
+
+
+def _says_bursts(burstiness: Summary) -> str:
+    return (
+        "How unevenly calls and sessions arrive: 1 is a Poisson process, above it they come in bursts, below it they are "
+        f"paced. The busiest second had {number(burstiness['calls']['peak_to_mean_1s'])} times the mean number of calls."
+    )
+
+
+def _says_health(summary: Summary) -> str:
+    lag = summary["serving"]["send_lag"]
+    return (
+        "What this machine added to the figures. Send lag is the time between when a call was due and when it was sent; "
+        f"its p99 was {_ms(lag['p99'])}, and at most {ms(LIMITS.send_lag)} is trusted."
+    )
+
+
+def _says_drift(drift: Summary) -> str:
+    return f"How close the server's own token counts came to what was wanted, over {drift['input']['calls']:,} calls."
+
+
+# Tables.
+
+
+def _tokens_bar(tokens: Summary) -> str:
+    return split_bar([(*charts.ACCOUNT[name], tokens[name], number(tokens[name])) for name in ACCOUNTS])
+
+
+def _latency_table(serving: Summary) -> str:
+    names = {"ttft": "TTFT", "itl": "ITL", "tpot": "TPOT", "e2e": "E2E", "response_time": "response time"}
+    columns = ("p50", "p90", "p95", "p99", "mean", "max")
+    rows = [
+        [title, *(_ms(serving[key][c]) for c in columns), f"{serving[key]['count']:,}", f"{serving[key]['failed']:,}"]
+        for key, title in names.items()
+        if serving[key]["count"]
+    ]
+    return table(["", *columns, "count", "calls not answered"], rows)
+
+
+def _archetypes(summary: Summary) -> str:
+    head = (
+        "archetype", "sessions", "done", "calls per session", "input per call", "output per call", "in : out",
+        "cache hit", "tokens per session", "per agent-hour", "per request", "× chat", "session, median",
+    )  # fmt: skip
+    jobs = summary["jobs"]["archetypes"]
+    rows = []
+    for name, row in summary["demand"]["archetypes"].items():
+        median = jobs[name]["session"]["p50"]
+        rows.append(
+            [
+                name, f"{row['sessions']:,}", f"{row['done']:,}", number(row["calls_per_session"]),
+                number(row["input_per_call"]["p50"]), number(row["output_per_call"]["p50"]),
+                number(row["input_per_output"]), share(row["prefix_hit_rate"]), number(row["tokens_per_session"]),
+                number(row["tokens_per_agent_hour"]), number(row["tokens_per_intent"]),
+                number(row[f"tokens_per_intent_over_{BASELINE}"]), "–" if median is None else f"{number(median)} s",
+            ]
+        )  # fmt: skip
+    return table(head, rows)
+
+
+def _errors(errors: Summary) -> str:
+    if not errors:
+        return ""
+    return table(
+        ["status", "calls", "example"], [[s, f"{e['count']:,}", e["example"][:160]] for s, e in errors.items()]
+    )
+
+
+def _health(summary: Summary) -> str:
+    health, lag = summary["health"], summary["serving"]["send_lag"]
+    rows = [
+        ("send lag p50 / p99 / max", f"{_ms(lag['p50'])} / {_ms(lag['p99'])} / {_ms(lag['max'])}", ms(LIMITS.send_lag)),
+        (
+            "event-loop lag p50 / p99 / max",
+            " / ".join(_ms(health.get(f"loop_lag_{p}")) for p in ("p50", "p99", "max")),
+            ms(LIMITS.loop_lag),
+        ),
+        ("CPU of the sender, of one core", share(health.get("cpu_share")), share(LIMITS.cpu_share)),
+        ("CPU of this machine, of all cores", share(health.get("machine_cpu")), share(LIMITS.machine_cpu)),
+    ]
+    return table(["", "measured", "limit"], rows)
+
+
+def _ledger(tokens: Summary) -> str:
+    uses = tokens["uses"]
+    rows = [
+        [charts.ACCOUNT[n][0], *(f"{uses[use][n]:,}" for use in uses), f"{tokens[n]:,}", share(_part(tokens, n))]
+        for n in ACCOUNTS
+    ]
+    rows.append(["all", *(f"{uses[use]['total']:,}" for use in uses), f"{tokens['total']:,}", ""])
+    by, wasted = tokens["counted_by"], tokens["wasted_by"]
+    caption = (
+        f"Counted by the server: {by['server']:,} tokens; estimated: {by['estimated']:,}. Wasted in calls that were not "
+        f"answered: {wasted['failed_calls']:,}; in sessions that failed: {wasted['failed_sessions']:,}."
+    )
+    return table(["account", *uses, "total", "share"], rows, total=True) + f'<p class="note">{caption}</p>'
+
+
+def _part(tokens: Summary, name: str) -> float | None:
+    return tokens[name] / tokens["total"] if tokens["total"] else None
+
+
+def _drift(drift: Summary) -> str:
+    keys = ("median_relative", "median_absolute_relative", "p95_absolute_relative")
+    rows = [
+        [
+            side,
+            f"{d['wanted_tokens']:,}",
+            f"{d['counted_tokens']:,}",
+            *("–" if d[k] is None else f"{d[k]:.2%}" for k in keys),
+        ]
+        for side, d in drift.items()
+    ]
+    return table(["", "wanted", "counted", "median error", "median size of error", "p95 size of error"], rows)
+
+
+def _ms(seconds: float | None) -> str:
+    return "–" if seconds is None else ms(seconds) if seconds < 1 else f"{seconds:,.3g} s"
+
+
+# The fine print.
+
+WORDS = {
+    "session, step, call": "one agent's run; one round of its chain; one request to the model",
+    "TTFT": "first token − sent; the first text, reasoning or tool call, never an empty chunk",
+    "ITL": "gap between neighbouring pieces of output; between tokens only if the server sends them one by one",
+    "TPOT": "(last token − first token) / (output tokens − 1), one number per call",
+    "E2E": "end − sent; response time is end − due, what a user waits",
+    "send lag": "sent − due − connecting: the generator's own lateness",
+    "tokens per human request": "input and output tokens of sessions that ended by themselves, over requests answered",
+    "tokens per agent-hour": "input and output tokens over the hours that sessions were alive",
+    "wasted": "tokens of calls that were not answered, and of agents that failed or were cancelled",
+    "index of dispersion": "variance over mean of the number of arrivals in windows of one length",
+}
+
+
+def _fine_print(run: Run, summary: Summary) -> list[str]:
+    words = "".join(f"<dt>{escape(word)}</dt><dd>{escape(meaning)}</dd>" for word, meaning in WORDS.items())
+    spec = run.header.get("spec_toml") or _json(run.header.get("spec") or {})
+    where = {key: run.header[key] for key in ("endpoint", "machine", "versions", "clock_anchor") if key in run.header}
+    return [
+        f"<section><details><summary>What the words mean</summary><dl>{words}</dl></details></section>",
+        f"<section><details><summary>The spec, as resolved</summary><pre>{escape(spec)}</pre></details></section>",
+        f"<section><details><summary>Endpoint, machine, versions</summary><pre>{escape(_json(where))}</pre></details></section>",
+        "<footer>Made by agentload from the records beside this file; <code>agentload report</code> makes it again."
+        + (" The cluster was simulated: its times are a model's." if summary["endpoint"]["simulated"] else "")
+        + "</footer>",
+    ]
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()

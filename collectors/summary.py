@@ -1,0 +1,217 @@
+"""summary.json: every number of the report, nested. Seconds and tokens unless a name says so; null is "no data"."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from collectors import metrics
+from collectors.health import judge
+from collectors.ledger import ledger
+from collectors.load import Array, Columns, Run
+from collectors.metrics import agents_calls, answered, kinds, percentiles, roots
+
+BASELINE = "chat"
+"""The archetype that the others are compared with: a person who chats."""
+
+STEP_BINS = (0, 1, 2, 3, 5, 10, 20, 50, 100)
+"""First step of each bin in which TTFT by depth is given; the last is open."""
+
+WINDOWS = (0.1, 1.0, 10.0, 60.0)
+"""Seconds over which arrivals are counted for the index of dispersion."""
+
+
+def summarise(run: Run) -> dict[str, Any]:
+    """The summary of a run, ready for JSON."""
+    calls, seconds = agents_calls(run.calls), duration(run)
+    health = run.header.get("health") or {}
+    verdict = judge(run.calls, run.sessions, health)
+    summary = {
+        "verdict": verdict._asdict(),
+        "run": _run(run, calls, seconds),
+        "endpoint": _endpoint(run),
+        "tokens": ledger(run.calls, run.sessions),
+        "serving": _serving(calls, seconds),
+        "jobs": _jobs(run.sessions, seconds),
+        "demand": _demand(calls, run.sessions),
+        "drift": {"input": drift(calls, "input"), "output": drift(calls, "output")},
+        "errors": metrics.errors(calls),
+        "burstiness": {"calls": _bursts(calls.sent, seconds), "sessions": _bursts(roots(run.sessions).start, seconds)},
+        "health": health,
+    }
+    cleaned: dict[str, Any] = _clean(summary)
+    return cleaned
+
+
+def duration(run: Run) -> float:
+    """Length of the run in seconds: as measured, else until the last thing recorded."""
+    measured = run.header.get("duration")
+    if measured:
+        return float(measured)
+    ends = [c.end.max() for c in (agents_calls(run.calls), run.tools, run.sessions) if len(c)]
+    return float(max(ends, default=0.0))
+
+
+def _run(run: Run, calls: Columns, seconds: float) -> dict[str, Any]:
+    root, health = roots(run.sessions), run.header.get("health") or {}
+    profile = run.header.get("profile") or {}
+    flying, living = metrics.in_flight(calls), metrics.alive(root)
+    return {
+        "started": run.header.get("started"),
+        "agentload": run.header.get("agentload"),
+        "seed": run.header.get("seed"),
+        "seconds": seconds,
+        "agents_asked": health.get("agents_asked", profile.get("agents")),
+        "agents_peak": metrics.peak(living),
+        "agents_mean": metrics.time_mean(living, 0.0, seconds),
+        "sub_agents_peak": metrics.peak(metrics.alive(run.sessions.where(run.sessions.agent != ""))),
+        "sessions_per_second_asked": profile.get("rate"),
+        "sessions_offered": health.get("sessions_offered"),
+        "sessions": len(root),
+        "sub_agents": len(run.sessions) - len(root),
+        "calls": len(calls),
+        "tool_calls": len(run.tools),
+        "calls_in_flight_peak": metrics.peak(flying),
+        "calls_in_flight_mean": metrics.time_mean(flying, 0.0, seconds),
+        "littles_law": metrics.littles_law(calls, 0.0, seconds),
+        "interrupted": bool(health.get("interrupted", "duration" not in run.header)),
+        "stop_reason": health.get("stop_reason"),
+    }
+
+
+def _endpoint(run: Run) -> dict[str, Any]:
+    endpoint = run.header.get("endpoint") or {}
+    keys = ("url", "model", "client", "server", "context_length")
+    return {**{key: endpoint.get(key) for key in keys}, "simulated": bool(endpoint.get("simulated"))}
+
+
+def _serving(calls: Columns, seconds: float) -> dict[str, Any]:
+    ok = answered(calls)
+    names = kinds(ok.archetype)
+    return {
+        **_latencies(ok, len(calls) - len(ok)),
+        "send_lag": percentiles(metrics.send_lag(calls)),
+        "connect": percentiles(calls.connect[calls.connect > 0]),
+        "calls_per_second": _per(len(ok), seconds),
+        "input_tokens_per_second": _per(ok.input_tokens.sum(), seconds),
+        "output_tokens_per_second": _per(ok.output_tokens.sum(), seconds),
+        "prefix_hit_rate": metrics.prefix_hit_rate(ok),
+        "tokens_per_chunk": _per(ok.output_tokens.sum(), float(ok.chunks.sum())),
+        "silent_resends": int(calls.resent.sum()),
+        "ttft_by_step": by_step(metrics.ttft(ok), ok.step),
+        "archetypes": {name: _latencies(ok.where(ok.archetype == name), 0) for name in names},
+    }
+
+
+def _latencies(ok: Columns, failed: int) -> dict[str, Any]:
+    measures = (metrics.ttft, metrics.itl, metrics.tpot, metrics.e2e, metrics.response_time)
+    return {measure.__name__: percentiles(measure(ok), failed) for measure in measures}
+
+
+def by_step(values: Array, step: Array) -> list[dict[str, Any]]:
+    """Percentiles of `values` by depth in the chain, in `STEP_BINS`."""
+    rows = []
+    for begin, end in zip(STEP_BINS, (*STEP_BINS[1:], math.inf), strict=True):
+        inside = values[(step >= begin) & (step < end)]
+        if inside.size:
+            rows.append({"step_from": begin, "step_to": end - 1, **percentiles(inside)})
+    return rows
+
+
+def _jobs(sessions: Columns, seconds: float) -> dict[str, Any]:
+    root = roots(sessions)
+    named = {name: root.where(root.archetype == name) for name in kinds(root.archetype)}
+    return {**_job(root, seconds), "archetypes": {name: _job(mine, seconds) for name, mine in named.items()}}
+
+
+def _job(root: Columns, seconds: float) -> dict[str, Any]:
+    """Of sessions proper: how they ended, how long they took, and where their time went."""
+    done, hours = root.where(root.outcome == "done"), metrics.agent_hours(root)
+    spent = {part: float(getattr(root, f"{part}_seconds").sum()) for part in ("model", "tool", "wait", "join")}
+    spent["other"] = max(0.0, hours * 3600 - sum(spent.values()))
+    whole = sum(spent.values())
+    return {
+        "sessions": len(root),
+        "outcomes": {outcome: int((root.outcome == outcome).sum()) for outcome in kinds(root.outcome)},
+        "agent_hours": hours,
+        "session": percentiles(done.end - done.start, len(root) - len(done)),
+        "done_per_hour": _per(len(done) * 3600, seconds),
+        "done_per_agent_hour": _per(len(done), hours),
+        "time_share": {part: _per(value, whole) for part, value in spent.items()},
+    }
+
+
+def _demand(calls: Columns, sessions: Columns) -> dict[str, Any]:
+    root = roots(sessions)
+    of_call, of_session = metrics.session_archetype(calls, sessions), metrics.session_archetype(sessions, sessions)
+    table = {
+        name: demand(calls.where(of_call == name), sessions.where(of_session == name)) for name in kinds(root.archetype)
+    }
+    base = table.get(BASELINE, {})
+    for row in table.values():
+        for figure in ("tokens_per_intent", "tokens_per_agent_hour"):
+            row[f"{figure}_over_{BASELINE}"] = _per(row[figure], base.get(figure, math.nan))
+    return {**demand(calls, sessions), "baseline": BASELINE if base else None, "archetypes": table}
+
+
+def demand(calls: Columns, sessions: Columns) -> dict[str, Any]:
+    """What sessions and their sub-agents asked of the endpoint."""
+    root, tokens = roots(sessions), int((calls.input_tokens + calls.output_tokens).sum())
+    return {
+        "sessions": len(root),
+        "done": int((root.outcome == "done").sum()),
+        "calls": len(calls),
+        "intents": int(root.intents.sum()),
+        "input_tokens": int(calls.input_tokens.sum()),
+        "output_tokens": int(calls.output_tokens.sum()),
+        "input_per_output": _per(calls.input_tokens.sum(), calls.output_tokens.sum()),
+        "input_per_call": percentiles(calls.input_tokens.astype(float)),
+        "output_per_call": percentiles(calls.output_tokens.astype(float)),
+        "calls_per_session": _per(len(calls), len(root)),
+        "tool_calls_per_step": _per(calls.tool_calls.sum(), metrics.steps_of(calls)),
+        "tokens_per_session": _per(tokens, len(root)),
+        "tokens_per_agent_hour": metrics.tokens_per_agent_hour(calls, sessions),
+        "tokens_per_intent": metrics.tokens_per_intent(calls, sessions),
+        "calls_in_flight_per_agent": metrics.in_flight_per_agent(calls, sessions),
+        "prefix_hit_rate": metrics.prefix_hit_rate(calls),
+        "resent_share": metrics.resent_share(calls),
+        "attempts_per_call": metrics.retry_amplification(calls),
+        "children_per_agent": _per(len(sessions) - len(root), len(sessions)),
+        "compactions": int(sessions.compactions.sum()),
+    }
+
+
+def drift(calls: Columns, side: str) -> dict[str, Any]:
+    """How far the server's count was from the tokens wanted, relative to them, over calls that it counted."""
+    wanted, counted = getattr(calls, f"wanted_{side}_tokens"), getattr(calls, f"{side}_tokens")
+    rows = (calls.status == "ok") & (calls.usage == "server") & (wanted > 0)
+    error = counted[rows] / wanted[rows] - 1
+    size = percentiles(np.abs(error))
+    return {
+        "calls": int(rows.sum()),
+        "wanted_tokens": int(wanted[rows].sum()),
+        "counted_tokens": int(counted[rows].sum()),
+        "median_relative": float(np.median(error)) if error.size else math.nan,
+        "median_absolute_relative": size["p50"],
+        "p95_absolute_relative": size["p95"],
+    }
+
+
+def _bursts(times: Array, seconds: float) -> dict[str, Any]:
+    index = [{"window": w, "index": metrics.dispersion(times, w, 0.0, seconds)} for w in WINDOWS]
+    return {"dispersion": index, "peak_to_mean_1s": metrics.peak_to_mean(times, 1.0, 0.0, seconds)}
+
+
+def _per(part: float, whole: float) -> float:
+    return float(part / whole) if whole else math.nan
+
+
+def _clean(value: Any) -> Any:
+    """The same without what JSON cannot say: NaN and infinity become None, numpy numbers become Python's."""
+    if isinstance(value, dict):
+        return {str(key): _clean(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

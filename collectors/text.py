@@ -1,0 +1,80 @@
+"""The summary as a few lines of plain text for a terminal: the verdict first."""
+
+from typing import Any
+
+from collectors.health import ms
+
+
+def to_text(summary: dict[str, Any]) -> str:
+    """summary.json as text, without a trailing newline."""
+    run, tokens, demand = summary["run"], summary["tokens"], summary["demand"]
+    outcomes = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in summary["jobs"]["outcomes"].items())
+    lines = [
+        *verdict_lines(summary["verdict"]),
+        "",
+        f"{'endpoint':<12}{_endpoint(summary['endpoint'])}",
+        f"{'run':<12}{number(run['seconds'])} s, up to {run['agents_peak']:,} agents and "
+        f"{run['calls_in_flight_peak']:,} calls in flight",
+        f"{'sessions':<12}{run['sessions']:,} ({outcomes or 'none'}), {run['calls']:,} calls, "
+        f"{run['tool_calls']:,} tool calls",
+        f"{'tokens':<12}{number(tokens['input'])} in ({share(demand['prefix_hit_rate'])} cached), "
+        f"{number(tokens['output'])} out, {number(tokens['uses']['wasted']['total'])} wasted",
+        f"{'demand':<12}{number(demand['tokens_per_agent_hour'])} tokens per agent-hour, "
+        f"{number(demand['calls_per_session'])} calls per session",
+        *_amplification(demand),
+        "",
+        *_latency_lines(summary["serving"]),
+    ]
+    lines += [f"{name:<22}{error['count']:>7,}  {error['example'][:90]}" for name, error in summary["errors"].items()]
+    return "\n".join(lines)
+
+
+def verdict_lines(verdict: dict[str, Any]) -> list[str]:
+    """The verdict, its reasons and its notes, one a line."""
+    head = "Trustworthy: this machine was not the limit." if verdict["trustworthy"] else "NOT TRUSTWORTHY"
+    return [head, *(f"  ✗ {reason}" for reason in verdict["reasons"]), *(f"  · {note}" for note in verdict["notes"])]
+
+
+def _endpoint(endpoint: dict[str, Any]) -> str:
+    where = f"{endpoint['model'] or 'unknown model'} at {endpoint['url'] or 'unknown address'}"
+    return f"{where} (a SIMULATED cluster)" if endpoint["simulated"] else where
+
+
+def _amplification(demand: dict[str, Any]) -> list[str]:
+    base = demand["baseline"]
+    times = {name: row[f"tokens_per_intent_over_{base}"] for name, row in demand["archetypes"].items() if name != base}
+    said = [f"one {name} request = {number(x)} {base} requests" for name, x in times.items() if base and x is not None]
+    return [f"{'':<12}{', '.join(said)}"] if said else []
+
+
+def _latency_lines(serving: dict[str, Any]) -> list[str]:
+    rows = [f"{'':<12}{'p50':>10}{'p90':>10}{'p99':>10}{'calls':>10}   not answered"]
+    names = {
+        "ttft": "TTFT",
+        "tpot": "TPOT",
+        "itl": "ITL",
+        "e2e": "E2E",
+        "response_time": "response",
+        "send_lag": "send lag",
+    }
+    for key, name in names.items():
+        figures = serving[key]
+        if figures["count"]:
+            values = "".join(f"{ms(figures[p]):>10}" for p in ("p50", "p90", "p99"))
+            rows.append(f"{name:<12}{values}{figures['count']:>10,}   {figures['failed'] or ''}".rstrip())
+    return rows
+
+
+def number(value: float | None) -> str:
+    """Three significant digits with k, M, G, T; "–" for nothing."""
+    if value is None:
+        return "–"
+    for limit, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= limit * 0.9995:
+            return f"{value / limit:#.3g}".rstrip(".") + unit
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
+
+
+def share(value: float | None) -> str:
+    """A share as a percentage; "–" for nothing."""
+    return "–" if value is None else f"{value:.0%}" if 0.1 < value < 0.995 or value in (0, 1) else f"{value:.1%}"

@@ -1,0 +1,298 @@
+"""Chains, driven by hand with `next` and `send`."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from msgspec import structs
+
+from agents.archetypes import ARCHETYPES, CODER, FIXED, SUPPORT, Archetype, PythonTool, SimulatedTool, override
+from agents.chain import Agent, Chain, Chat, Outcome, Reply, Spawn, ToolCall, ToolResult, Wait
+from agents.draws import LogNormal, Mixture, count, draw, scaled
+from agents.live import live
+from agents.sized import Room, sized
+from agents.tools import Toolbox
+
+ROOM = Room(200_000)
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def obey(ask: Any) -> Any:
+    """What an ideal world answers."""
+    if isinstance(ask, Chat):
+        return Reply("ok", "word " * ask.max_tokens, finish_reason="length", input_tokens=ask.wanted_input or 0,
+                     output_tokens=ask.max_tokens)  # fmt: skip
+    if isinstance(ask, Spawn):
+        return [Outcome("done", 50) for _ in ask.agents]
+    return None if isinstance(ask, Wait) else [ToolResult(call.tokens) for call in ask]
+
+
+def play(chain: Chain, answer: Any = obey) -> tuple[list[Any], Outcome]:
+    asks, reply = [], None
+    while True:
+        try:
+            ask = chain.send(reply)
+        except StopIteration as stop:
+            return asks, stop.value
+        asks.append(ask)
+        reply = answer(ask)
+
+
+def test_a_fixed_session_has_the_lengths_it_was_given() -> None:
+    kind = structs.replace(FIXED, task_tokens=500.0, output_tokens=20.0, growth_tokens=100.0, steps=4.0)
+
+    asks, outcome = play(sized("fixed", kind, rng(), 0, ROOM))
+
+    chats = [ask for ask in asks if isinstance(ask, Chat)]
+    assert [chat.wanted_input for chat in chats] == pytest.approx([503, 603, 703, 803], abs=20)
+    assert {chat.max_tokens for chat in chats} == {20}
+    assert all(chat.exact for chat in chats)
+    assert [type(ask) for ask in asks] == [Chat, list, Chat, list, Chat, list, Chat]
+    assert outcome == Outcome("done", 20, intents=1)
+
+
+def test_history_only_grows_and_holds_what_the_server_returned() -> None:
+    seen: list[list[Any]] = []
+
+    def answer(ask: Any) -> Any:
+        if isinstance(ask, Chat):
+            seen.append(list(ask.context.messages))
+        return obey(ask)
+
+    play(sized("fixed", structs.replace(FIXED, steps=3.0), rng(), 0, ROOM), answer)
+
+    for before, after in zip(seen, seen[1:], strict=False):
+        assert after[: len(before)] == before
+        assert after[len(before)].role == "assistant"
+        assert after[len(before)].text.startswith("word word")
+
+
+def test_a_count_that_drifts_is_corrected_in_the_next_step() -> None:
+    def short(ask: Any) -> Any:
+        if isinstance(ask, Chat):
+            return structs.replace(obey(ask), input_tokens=(ask.wanted_input or 0) - 40)
+        return obey(ask)
+
+    kind = structs.replace(FIXED, steps=3.0, growth_tokens=300.0)
+    asks, _ = play(sized("fixed", kind, rng(), 0, ROOM), short)
+    chats = [ask for ask in asks if isinstance(ask, Chat)]
+    first, second = chats[0].wanted_input or 0, chats[1].wanted_input or 0
+    added = chats[1].context.messages[2].tokens
+
+    assert second == first - 40 + chats[0].max_tokens + 2 + added
+
+
+def test_the_same_seed_makes_the_same_session_and_another_seed_another() -> None:
+    def plan(seed: int) -> list[tuple[int, int | None]]:
+        asks, _ = play(sized("coder", CODER, rng(seed), 0, ROOM))
+        return [(ask.max_tokens, ask.wanted_input) for ask in asks if isinstance(ask, Chat)]
+
+    assert plan(1) == plan(1)
+    assert plan(1) != plan(2)
+
+
+def test_sessions_of_an_archetype_share_their_preamble_and_nothing_else() -> None:
+    a, b = (next(sized("coder", CODER, rng(seed), 7, ROOM)) for seed in (1, 2))
+    assert isinstance(a, Chat) and isinstance(b, Chat)
+
+    assert a.context.messages[0] == b.context.messages[0]
+    assert a.context.messages[1].key != b.context.messages[1].key
+
+
+def test_another_salt_makes_other_text_of_the_same_sizes() -> None:
+    a, b = (next(sized("coder", CODER, rng(1), salt, ROOM)) for salt in (1, 2))
+    assert isinstance(a, Chat) and isinstance(b, Chat)
+
+    assert [m.tokens for m in a.context.messages] == [m.tokens for m in b.context.messages]
+    assert not {m.key for m in a.context.messages} & {m.key for m in b.context.messages}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_call_passes_the_context_length(seed: int) -> None:
+    room = Room(32_000)
+    for name, kind in ARCHETYPES.items():
+        asks, _ = play(sized(name, structs.replace(kind, steps=60.0), rng(seed), 0, room))
+        for ask in asks:
+            if isinstance(ask, Chat):
+                assert (ask.wanted_input or 0) + ask.max_tokens <= 32_000
+
+
+def test_at_its_limit_a_chain_compacts_or_ends_as_its_archetype_says() -> None:
+    long = structs.replace(FIXED, task_tokens=6_000.0, growth_tokens=2_000.0, steps=12.0)
+    room = Room(16_000)
+
+    _, ended = play(sized("fixed", long, rng(), 0, room))
+    asks, compacted = play(sized("fixed", structs.replace(long, at_limit="compact"), rng(), 0, room))
+
+    assert (ended.status, ended.intents) == ("context_limit", 0)
+    assert (compacted.status, compacted.compactions) == ("done", 2)
+    inputs = [ask.wanted_input or 0 for ask in asks if isinstance(ask, Chat)]
+    assert sum(b < a for a, b in zip(inputs, inputs[1:], strict=False)) == 2
+
+
+def test_a_failed_call_ends_the_session_as_failed() -> None:
+    _, outcome = play(sized("fixed", FIXED, rng(), 0, ROOM), lambda ask: Reply("http_500"))
+
+    assert outcome.status == "failed"
+
+
+def test_a_parent_spawns_its_children_once_and_joins_what_they_say() -> None:
+    kind = structs.replace(FIXED, children=3.0, child="fixed", steps=4.0, growth_tokens=100.0)
+
+    def child(name: str, r: np.random.Generator) -> Agent:
+        return Agent(name, sized(name, FIXED, r, 0, ROOM))
+
+    asks, _ = play(sized("fixed", kind, rng(), 0, ROOM, child))
+    spawns = [ask for ask in asks if isinstance(ask, Spawn)]
+    chats = [ask for ask in asks if isinstance(ask, Chat)]
+
+    assert [len(spawn.agents) for spawn in spawns] == [3]
+    grown = [(b.wanted_input or 0) - (a.wanted_input or 0) for a, b in zip(chats, chats[1:], strict=False)]
+    assert grown[0] - grown[1] == 150  # three children with 50 tokens each to tell
+
+
+def test_scale_shrinks_tokens_and_leaves_calls_and_seconds() -> None:
+    small = CODER.scaled(0.1)
+    assert (small.system_tokens, small.schema_tokens) == (280, 1230)
+    assert small.steps == CODER.steps
+    assert [tool.seconds for tool in small.tools] == [tool.seconds for tool in CODER.tools]
+    big = [draw(CODER.task_tokens, r) for r in rng(0).spawn(2000)]
+    tenth = [draw(small.task_tokens, r) for r in rng(0).spawn(2000)]
+    assert np.allclose(np.array(big) / 10, tenth)
+
+
+def test_the_coder_matches_the_sessions_it_imitates() -> None:
+    """Median and p90 of calls per session and of output per call, FACTS of kv-cache-tester: 45 (LN median 39), 261."""
+    steps = np.array([count(CODER.steps, r, 1) for r in rng(1).spawn(20_000)])
+    output = np.array([draw(CODER.output_tokens, r) for r in rng(2).spawn(20_000)])
+
+    assert np.median(steps) == pytest.approx(39, rel=0.05)
+    assert np.quantile(steps, 0.9) == pytest.approx(39 * np.exp(1.2816 * 1.16), rel=0.05)
+    assert np.median(output) == pytest.approx(261, rel=0.03)
+    assert np.quantile(output, 0.9) == pytest.approx(261 * np.exp(1.2816 * 0.9), rel=0.05)
+
+
+def test_support_makes_the_calls_of_the_trajectories_it_imitates() -> None:
+    """tau-bench: calls per session p50 11, mean 12.3; total output p50 762 tokens."""
+    runs = [play(sized("support", SUPPORT, r, 0, ROOM))[0] for r in rng(3).spawn(1500)]
+    calls = np.array([sum(isinstance(ask, Chat) for ask in asks) for asks in runs])
+    output = np.array([sum(ask.max_tokens for ask in asks if isinstance(ask, Chat)) for asks in runs])
+
+    assert np.mean(calls) == pytest.approx(12.3, rel=0.1)
+    assert np.median(calls) == pytest.approx(11, abs=1.5)
+    assert np.median(output) == pytest.approx(762, rel=0.15)
+
+
+def test_mixtures_draw_their_parts_by_weight_and_lognormals_keep_their_bounds() -> None:
+    mixture = Mixture([1.0, LogNormal(100, 3.0, low=50, high=200)], [3.0, 1.0])
+    values = np.array([draw(mixture, r) for r in rng(4).spawn(8_000)])
+    heavy = values[values != 1.0]
+
+    assert heavy.size / values.size == pytest.approx(0.25, abs=4 * np.sqrt(0.25 * 0.75 / 8_000))
+    assert heavy.min() == 50
+    assert heavy.max() == 200
+    assert draw(scaled(mixture, 0.5), rng(0)) <= 100
+
+
+def test_a_spec_can_override_any_field_and_a_wrong_one_is_named() -> None:
+    changed = override("coder", CODER, {"steps": 3, "output_tokens": {"type": "lognormal", "median": 10, "sigma": 0.1}})
+    assert (changed.steps, changed.output_tokens) == (3, LogNormal(10, 0.1))
+    with pytest.raises(ValueError, match="'coder' has no field 'stepz'"):
+        override("coder", CODER, {"stepz": 3})
+    with pytest.raises(ValueError, match=r"Expected `float` >= 0.0 - at `steps`"):
+        override("coder", CODER, {"steps": -1})
+
+
+def add(a: int, b: int = 1) -> int:
+    """Add two numbers.
+
+    More words that a model need not read.
+    """
+    return a + b
+
+
+LIVE = Archetype(
+    task_tokens=20.0,
+    output_tokens=10.0,
+    tools=[SimulatedTool(name="search", parameters={"query": "what"}, seconds=0.5, tokens=40.0, failure=0.0)],
+    python_tools=[PythonTool(f"{__name__}:add")],
+    max_steps=3,
+    task_texts=["Do it."],
+)
+
+
+def start(kind: Archetype = LIVE) -> Chain:
+    return live("t", kind, Toolbox(kind), rng(), 0, ROOM)
+
+
+def says(*calls: ToolCall) -> Reply:
+    return Reply("ok", "", tool_calls=calls, finish_reason="tool_calls", input_tokens=100, output_tokens=10)
+
+
+def test_a_live_chain_sends_its_schemas_and_ends_when_the_model_answers() -> None:
+    chain = start()
+    chat = next(chain)
+    assert isinstance(chat, Chat)
+
+    assert [schema.name for schema in chat.context.tools] == ["search", "add"]
+    assert chat.context.tools[1].description == "Add two numbers."
+    assert chat.context.tools[1].parameters == {
+        "type": "object",
+        "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+        "required": ["a"],
+    }
+    with pytest.raises(StopIteration) as stop:
+        chain.send(Reply("ok", "Done.", finish_reason="stop", input_tokens=30, output_tokens=2))
+    assert stop.value.value == Outcome("done", 2, "Done.", intents=1)
+
+
+def test_the_models_tool_calls_drive_a_live_chain_and_its_mistakes_are_answered() -> None:
+    chain = start()
+    chat = next(chain)
+    assert isinstance(chat, Chat)
+    tools = chain.send(
+        says(
+            ToolCall("search", '{"query": "x"}', "1"),
+            ToolCall("add", '{"a": 2}', "2"),
+            ToolCall("fly", "{}", "3"),
+            ToolCall("search", '{"query":', "4"),
+            ToolCall("search", "[1]", "5"),
+            ToolCall("search", "{}", "6"),
+        )
+    )
+    assert isinstance(tools, list)
+
+    assert [tool.kind for tool in tools] == ["simulated", "python", "unknown", "malformed", "malformed", "malformed"]
+    assert (tools[0].seconds, tools[0].tokens) == (0.5, 40)
+    assert tools[1].run is add
+    assert tools[2].text == "Error: there is no tool named 'fly'. Tools: search, add."
+    again = chain.send([ToolResult(tool.tokens, tool.text, tool.ok) for tool in tools])
+    assert isinstance(again, Chat)
+    assert [m.call_id for m in again.context.messages if m.role == "tool"] == ["1", "2", "3", "4", "5", "6"]
+
+
+def test_a_live_chain_stops_at_its_step_limit() -> None:
+    def loop(ask: Any) -> Any:
+        return says(ToolCall("search", '{"query": "x"}', "1")) if isinstance(ask, Chat) else obey(ask)
+
+    asks, outcome = play(start(), loop)
+
+    assert sum(isinstance(ask, Chat) for ask in asks) == 3
+    assert outcome.status == "step_limit"
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("json", "must be named module:function, got 'json'"),
+        ("no_such_module:f", "cannot be loaded: No module named 'no_such_module'"),
+        ("json:nothing", "cannot be loaded: module 'json' has no attribute 'nothing'"),
+        ("math:pi", "is not a function"),
+    ],
+)
+def test_a_python_tool_that_is_none_is_named(name: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        Toolbox(structs.replace(LIVE, python_tools=[PythonTool(name)]))
