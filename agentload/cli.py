@@ -108,12 +108,16 @@ def serve(
     model: Annotated[str, typer.Option(help="Name of the model it serves.")] = "box",
     preset: Annotated[str | None, typer.Option(help="Step-time preset: which model on which accelerators.")] = None,
     seed: Annotated[int, typer.Option(help="Decides what the synthetic model says.")] = 0,
-    log: Annotated[Path | None, typer.Option(help="Write a line of JSON for each finished request.")] = None,
+    context: Annotated[int | None, typer.Option(help="Longest context, in tokens.")] = None,
+    kv_tokens: Annotated[int | None, typer.Option(help="Size of the KV cache, in tokens.")] = None,
+    speed: Annotated[float | None, typer.Option(help="Run the cluster's clock so many times faster.")] = None,
+    log: Annotated[str | None, typer.Option(help="Write a line of JSON for each finished request.")] = None,
 ) -> None:
     """Serve the simulated cluster: an OpenAI-compatible endpoint with no GPU."""
     from agentload import commands
 
-    commands.serve(port=port, host=host, model=model, preset=preset, seed=seed, log=log)
+    commands.serve({"port": port, "host": host, "model": model, "preset": preset, "seed": seed, "context": context,
+                    "kv_tokens": kv_tokens, "speed": speed, "log": log})  # fmt: skip
 
 
 @app.command()

@@ -90,9 +90,9 @@ def target(spec: Spec) -> Any:
             spec = structs.replace(spec, endpoint=structs.replace(spec.endpoint, client="sdk"))
         yield spec
         return
-    from agentload.box.serve import BoxOptions, BoxProcess
+    from agentload.box.serve import BoxProcess
 
-    with BoxProcess(BoxOptions(seed=spec.seed)) as url:
+    with BoxProcess(spec.box) as url:
         yield structs.replace(spec, endpoint=structs.replace(spec.endpoint, url=url))
 
 
@@ -144,20 +144,26 @@ def print_expected(spec: Spec) -> None:
     print("\n".join(lines), specs.encode(spec), sep="\n\n", end="")  # noqa: T201
 
 
-def serve(*, port: int, host: str, model: str, preset: str | None, seed: int, log: Path | None) -> None:
+def serve(flags: dict[str, Any]) -> None:
     """Serve the simulated cluster until stopped."""
-    from agentload.box.serve import BoxOptions
-    from agentload.box.serve import serve as serve_box
+    from agentload.box.options import BoxOptions
+    from agentload.box.serve import serve_until_signal
 
-    options = BoxOptions(port=port, host=host, model=model, seed=seed, log=str(log or ""))
-    if preset is not None:
-        options = structs.replace(options, preset=preset)
+    plain = {name: value for name, value in flags.items() if value is not None}
+    try:
+        options = msgspec.convert(plain, BoxOptions)
+    except msgspec.ValidationError as error:
+        raise BadInput(specs.explained(str(error), plain, BoxOptions)) from None
 
     def ready(url: str) -> None:
-        print(f"simulated cluster, model {model!r}, at {url}", file=sys.stderr, flush=True)  # noqa: T201
+        print(f"simulated cluster ({options.preset}), model {options.model!r}, at {url}", file=sys.stderr, flush=True)  # noqa: T201
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve_box(options, ready))
+    try:
+        serve_until_signal(options, ready)
+    except OSError as error:
+        raise BadInput(
+            f"cannot serve at {options.host}:{options.port}: {error.strerror}; name another --port"
+        ) from None
 
 
 def report(folder: Path, *, as_json: bool) -> None:

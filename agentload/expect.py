@@ -4,12 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from agentload.run import Plan
+from agentload.run import DEPTH, Plan
 from agentload.spec import Spec
 from agents.chain import Agent, Chat, Outcome, Reply, Spawn, ToolResult, Wait
 from agents.sized import Room
 
-SESSIONS = 300
+SESSIONS = 200
+"""Rehearsed of each archetype."""
 FIRST_TOKEN, PER_TOKEN = 0.3, 0.02
 """Seconds that a model call is taken to last, and for each output token; ours, for the estimate only."""
 
@@ -52,18 +53,20 @@ def expect(spec: Spec, room: Room) -> dict[str, float] | None:
     """Sessions, calls and tokens of a run; None for live chains, where the model decides."""
     if spec.mode == "live":
         return None
-    plan, sums = Plan(spec, room, salt=0), Expected()
-    for number in range(SESSIONS):
-        sums.seconds += sums.rehearse(plan.agent(number))[1]
-    sessions = float(spec.sessions or np.inf)
-    if spec.duration is not None:
-        level = spec.profile.mean(spec.duration)
-        longest = sums.seconds / SESSIONS if spec.profile.closed else 1.0
-        sessions = min(sessions, level * spec.duration / longest)
-    each = sessions / SESSIONS
-    return {
-        "sessions": sessions,
-        "calls": sums.calls * each,
-        "input_tokens": sums.input * each,
-        "output_tokens": sums.output * each,
-    }
+    plan = Plan(spec, room, salt=0)
+    level = spec.profile.mean(spec.duration) if spec.duration else 1.0
+    total = sum(group.weight for group in spec.population)
+    figures = dict.fromkeys(("sessions", "calls", "input_tokens", "output_tokens"), 0.0)
+    for group in spec.population:
+        sums = Expected()
+        for rng in np.random.default_rng(spec.seed).spawn(SESSIONS):
+            sums.seconds += sums.rehearse(plan.make(group.archetype, rng, DEPTH))[1]
+        sessions = level * group.weight / total  # a second, open loop
+        if spec.profile.closed:
+            sessions /= sums.seconds / SESSIONS
+        if spec.duration:
+            sessions *= spec.duration
+        for name, sum_ in zip(figures, (SESSIONS, sums.calls, sums.input, sums.output), strict=True):
+            figures[name] += sessions * sum_ / SESSIONS
+    share = 1.0 if spec.sessions is None else spec.sessions / figures["sessions"]
+    return {name: figure * (min(1.0, share) if spec.duration else share) for name, figure in figures.items()}

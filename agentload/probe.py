@@ -74,8 +74,8 @@ def choose(endpoint: Endpoint, listed: list[Model]) -> tuple[Endpoint, Model]:
     names = [model.name for model in listed]
     if not endpoint.model:
         if len(listed) != 1:
-            have = f"it lists {', '.join(names[:8])}" if names else "it lists none"
-            raise BadInput(f"{endpoint.url} needs a model named: --model NAME ({have})")
+            have = f"it lists {', '.join(names[:8])}" if names else "it lists none; should the URL end in /v1?"
+            raise BadInput(f"{endpoint.url} needs a model named, with --model NAME: {have}")
         return structs.replace(endpoint, model=names[0]), listed[0]
     for model in listed:
         if model.name == endpoint.model:

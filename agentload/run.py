@@ -8,6 +8,7 @@ import platform
 import resource
 import secrets
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -18,6 +19,7 @@ from typing import Any
 import msgspec
 import numpy as np
 from msgspec import structs
+from numpy.typing import NDArray
 
 from agentload.errors import BadInput
 from agentload.probe import Model, choose, models, probe
@@ -89,8 +91,7 @@ async def start_sessions(spec: Spec, plan: Plan, world: World) -> None:
 
     async def arrive() -> None:
         """Open loop: sessions start at their arrivals, whatever became of the others."""
-        arrivals = spec.profile.arrivals(duration, np.random.default_rng([spec.seed, 1 << 32]))
-        for number, due in enumerate(arrivals[: spec.sessions].tolist()):
+        for number, due in enumerate(arrivals(spec).tolist()):
             await world.sleep_until(due)
             group.create_task(run_agent(plan.agent(number), number, "", due, world))
 
@@ -101,6 +102,21 @@ async def start_sessions(spec: Spec, plan: Plan, world: World) -> None:
                 group.create_task(held(seat, len(seats), start, stop))
         else:
             group.create_task(arrive())
+
+
+def arrivals(spec: Spec) -> NDArray[np.float64]:
+    """When sessions start, open loop: within the duration, or as long as it takes for the number asked for."""
+
+    def until(duration: float) -> NDArray[np.float64]:
+        return spec.profile.arrivals(duration, np.random.default_rng([spec.seed, 1 << 32]))[: spec.sessions]
+
+    if spec.duration is not None or spec.sessions is None:
+        return until(spec.duration or np.inf)
+    duration, times = 60.0, until(60.0)
+    while times.size < spec.sessions and duration < 1e9:
+        duration *= 2
+        times = until(duration)
+    return times
 
 
 class Stop:
@@ -212,6 +228,8 @@ async def run(spec: Spec, out: Path, watch: Watch) -> tuple[Path, str]:
     the run ended."""
     endpoint, model = choose(spec.endpoint, await asyncio.to_thread(models, spec.endpoint))
     spec = structs.replace(spec, endpoint=endpoint)
+    check_room(spec, endpoint.context_length or model.context or NO_LIMIT)
+    check_folder(out)
     salt = secrets.randbits(31) if spec.salt is None else spec.salt
     clock, run_id = Clock(), f"{secrets.randbits(32):08x}"
     asked: list[Call] = []
@@ -222,7 +240,6 @@ async def run(spec: Spec, out: Path, watch: Watch) -> tuple[Path, str]:
     features, calibration = await probe(endpoint, model, client, asked.append, clock.now, salt)
     room = Room(features.context_length or NO_LIMIT, calibration, features.force_length)
     plan = Plan(spec, room, salt)
-    check_room(plan, room)
     folder = make_folder(spec, out)
     header = describe(spec, salt, run_id, model, features, calibration)
     shift = clock.now()
@@ -251,17 +268,27 @@ NO_LIMIT = 10_000_000
 """Context length where nobody states one."""
 
 
-def check_room(plan: Plan, room: Room) -> None:
+def check_room(spec: Spec, context: int) -> None:
     """Every archetype's preamble and a little more must fit the endpoint's context."""
-    for name in dict.fromkeys(plan.names):
-        kind = plan.kinds[name]
-        head, limit = kind.system_tokens + kind.schema_tokens, min(room.context, kind.context_limit or room.context)
+    kinds = spec.kinds()
+    for name in dict.fromkeys(group.archetype for group in spec.population):
+        kind = kinds[name]
+        head, limit = kind.system_tokens + kind.schema_tokens, min(context, kind.context_limit or context)
         if head > 0.8 * limit:
-            fits = plan.spec.scale * 0.4 * limit / head
             raise BadInput(
                 f"archetype {name!r}: its system prompt and tools are {head:,} tokens, and the context is {limit:,}; "
-                f"shrink it with --scale {fits:.2g} or raise endpoint.context_length"
+                f"shrink it with --scale {spec.scale * 0.4 * limit / head:.2g}, or raise endpoint.context_length"
             )
+
+
+def check_folder(out: Path) -> None:
+    """Run folders can be made there."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise BadInput(f"--out {str(out)!r} cannot hold run folders: {error.strerror}") from None
 
 
 def make_folder(spec: Spec, out: Path) -> Path:
@@ -274,8 +301,6 @@ def make_folder(spec: Spec, out: Path) -> Path:
             folder.mkdir(parents=True)
         except FileExistsError:
             continue
-        except OSError as error:
-            raise BadInput(f"--out {str(out)!r} cannot hold a run folder: {error.strerror}") from None
         return folder
     raise BadInput(f"--out {str(out)!r} holds a hundred runs of this second; wait a moment")
 
@@ -317,7 +342,7 @@ def describe(
         },
         "versions": {name: metadata.version(name) for name in ("openai", "numpy", "pyarrow", "uvloop", "httptools")},
         "profile": {
-            "agents": float(spec.profile.mean(spec.duration or 1.0)) if closed else None,
+            "agents": int(spec.profile.population(spec.duration or np.inf)[1].max()) if closed else None,
             "rate": None if closed else float(spec.profile.mean(spec.duration or 1.0)),
         },
     }

@@ -1,5 +1,7 @@
 """The spec: what to run, as one frozen struct. TOML and command-line flags become it, and it becomes TOML again."""
 
+import difflib
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -7,8 +9,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from agentload.box.options import BoxOptions
 from agentload.errors import BadInput
-from agents.archetypes import ARCHETYPES, Archetype, override
+from agents.archetypes import ARCHETYPES, Archetype
 from agents.draws import NonNegative, Positive, Share
 from agents.endpoint import Endpoint
 from loadprofiles import Profile
@@ -56,7 +59,8 @@ class Spec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     profile: Profile
     population: list[Group]
     archetypes: dict[str, dict[str, Any]] = {}  # new ones, or fields to change; `base` names the one to start from
-    endpoint: Endpoint = Endpoint()
+    endpoint: Endpoint = Endpoint()  # without a url: the cluster in the box, as `box` says
+    box: BoxOptions = BoxOptions()
     retry: Retry = Retry()
     limits: Limits = Limits()
     itl: bool = False  # keep every gap between output pieces in the records
@@ -67,8 +71,6 @@ class Spec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             raise ValueError("population is empty; name at least one archetype")
         if self.duration is None and self.sessions is None:
             raise ValueError("a run needs an end: give duration, or sessions, or both")
-        if self.duration is None and not self.profile.closed:
-            raise ValueError("open-loop arrivals need a duration (seconds)")
 
     def kinds(self) -> dict[str, Archetype]:
         """Every archetype this spec can name, scaled."""
@@ -79,10 +81,7 @@ class Spec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             if base not in kinds:
                 known = ", ".join(kinds)
                 raise BadInput(f"archetype {name!r}: base {base!r} is not an archetype; there are {known}")
-            try:
-                kinds[name] = override(name, kinds[base], fields)
-            except ValueError as error:
-                raise BadInput(str(error)) from None
+            kinds[name] = changed(name, kinds[base], fields)
         for name in [group.archetype for group in self.population] + [
             kind.child for kind in kinds.values() if kind.child
         ]:
@@ -94,6 +93,14 @@ class Spec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         """An archetype with this spec's scale and cap on waiting."""
         longest = kind.longest_wait if self.longest_wait is None else min(kind.longest_wait, self.longest_wait)
         return msgspec.structs.replace(kind.scaled(self.scale), longest_wait=longest)
+
+
+def changed(name: str, base: Archetype, fields: dict[str, Any]) -> Archetype:
+    """`base` with some fields replaced by plain values, as they come from TOML."""
+    try:
+        return msgspec.convert(msgspec.to_builtins(base) | fields, Archetype)
+    except msgspec.ValidationError as error:
+        raise BadInput(f"archetype {name!r}: {explained(str(error), fields, Archetype)}") from None
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -113,9 +120,47 @@ def decode(plain: dict[str, Any], source: str = "spec") -> Spec:
     try:
         spec = msgspec.convert(plain, Spec)
     except msgspec.ValidationError as error:
-        raise BadInput(f"{source}: {str(error).replace('`$.', '`').replace(' - at `$`', '')}") from None
+        raise BadInput(f"{source}: {explained(str(error), plain)}") from None
     spec.kinds()
     return spec
+
+
+def explained(complaint: str, plain: dict[str, Any], root: Any = None) -> str:
+    """What msgspec says of plain values, with the value it is about and the name that was meant."""
+    what, _, path = complaint.partition(" - at `")
+    path = path.rstrip("`").lstrip("$").lstrip(".")
+    names = vocabulary(root or Spec)
+    unknown = re.search(r"unknown field `(.*)`", what)
+    if unknown:
+        where = f" in `{path}`" if path else ""
+        return f"unknown field `{unknown[1]}`{where}{meant(unknown[1], sorted(names))}"
+    value: Any = plain
+    for key in re.findall(r"[^.\[\]]+", path):
+        try:
+            value = value[int(key)] if isinstance(value, list) else value[key]
+        except (KeyError, IndexError, ValueError, TypeError):
+            return f"{what} - at `{path}`"
+    if what.startswith("Invalid"):
+        return f"`{path}` cannot be {value!r}{meant(str(value), sorted(names.get(path.rpartition('.')[2], ())))}"
+    rule = what.replace("Expected `float`", "must be a number").replace("Expected `int`", "must be a whole number")
+    return f"`{path}` {rule.replace('Expected', 'must be')}, got {value!r}" if path else what
+
+
+def meant(name: str, known: list[str]) -> str:
+    """The nearest valid name, or all of them where they are few."""
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        return f"; did you mean `{near[0]}`?"
+    return f"; it can be {', '.join(known)}" if 0 < len(known) <= 12 else ""
+
+
+def vocabulary(root: Any) -> dict[str, set[str]]:
+    """Every field that the struct can have at any depth, with the words it can be."""
+    found: dict[str, set[str]] = {}
+    for schema in msgspec.json.schema_components([root])[1].values():
+        for name, field in schema.get("properties", {}).items():
+            found.setdefault(name, set()).update(str(word) for word in field.get("enum", ()))
+    return found
 
 
 def encode(spec: Spec) -> str:

@@ -360,7 +360,9 @@ def detail(usage: dict[str, Any], group: str, name: str) -> int:
 
 
 def number(value: Any) -> int | None:
-    """A count of tokens, or None where it cannot be one."""
+    """A count of tokens, or None where it cannot be one. Digits in quotes count: the openai client takes them too."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 12:
+        return number(int(value))
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     if not 0 <= value <= MAX_TOKENS or value != int(value):  # NaN fails the first

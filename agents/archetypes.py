@@ -7,9 +7,8 @@ trajectories, 200 episodes, tokens = characters / 4; [Azure] Azure LLM inference
 """
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import msgspec
 from msgspec import Meta, Struct, structs
 
 from agents.chain import ToolSchema
@@ -195,15 +194,3 @@ FIXED = Archetype(
 )
 
 ARCHETYPES: dict[str, Archetype] = {"coder": CODER, "support": SUPPORT, "chat": CHAT, "fixed": FIXED}
-
-
-def override(name: str, base: Archetype, fields: dict[str, Any]) -> Archetype:
-    """`base` with some fields replaced by plain values as they come from TOML; ValueError for bad ones."""
-    known = msgspec.to_builtins(base)
-    unknown = sorted(set(fields) - set(known))
-    if unknown:
-        raise ValueError(f"archetype {name!r} has no field {unknown[0]!r}; it has {', '.join(known)}")
-    try:
-        return msgspec.convert(known | fields, Archetype)
-    except msgspec.ValidationError as error:
-        raise ValueError(f"archetype {name!r}: {str(error).replace('`$.', '`')}") from None

@@ -62,13 +62,17 @@ class Bounded(httpx2.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         left = self._limit
-        async for piece in self._stream:
-            left -= len(piece)
-            if left < 0 and not self._cut:
-                raise BodyTooLargeError(f"the body has more than {self._limit} bytes")
-            yield piece
-            if left <= 0 and self._cut:
-                return
+        try:
+            async for piece in self._stream:
+                left -= len(piece)
+                if left < 0 and not self._cut:
+                    raise BodyTooLargeError(f"the body has more than {self._limit} bytes")
+                yield piece
+                if left <= 0 and self._cut:
+                    return
+        except httpx2.TransportError:
+            if not self._cut:  # what has come of an error is enough
+                raise
 
     async def aclose(self) -> None:
         await self._stream.aclose()
@@ -159,11 +163,11 @@ class Sdk:
             answer.retry_after = retry_after(headers)
             answer.fail(f"http_{error.status_code}", error_text(error.response.content))
         except openai.APIConnectionError as error:
-            answer.broke(trouble(error, answer))
+            answer.broke(trouble(error.__cause__, answer))
         except openai.APIError as error:
             answer.fail("error_event", error.message)
-        except httpx2.StreamError as error:
-            answer.broke(Trouble("reset", str(error)))
+        except httpx2.RequestError as error:  # from a body that the SDK reads where it does not expect trouble
+            answer.broke(trouble(error, answer))
         except (ValueError, RecursionError) as error:
             answer.fail("bad_reply", f"not a chat completion: {error}")
 
@@ -229,15 +233,14 @@ def chunk(event: object) -> Chunk:
     """What the SDK made of an event, as our own type. Raises ValueError where the fields have other types."""
     found = msgspec.convert(event, Chunk, from_attributes=True)
     if isinstance(found.usage, openai.BaseModel):
-        found.usage = found.usage.model_dump()
+        found.usage = found.usage.model_dump(warnings=False)
     return found
 
 
-def trouble(error: openai.APIConnectionError, answer: Answer) -> Trouble:
-    """The fault behind the SDK's own exception, which keeps it as its cause."""
-    cause = error.__cause__
-    text = str(cause or error)
-    match cause:
+def trouble(error: BaseException | None, answer: Answer) -> Trouble:
+    """The status of the transport's exception (the SDK's own keeps it as its cause)."""
+    text = str(error or "connection error")
+    match error:
         case httpx2.ConnectTimeout():
             return Trouble("timeout_connect", "no connection within the limit")
         case httpx2.ConnectError() | httpx2.UnsupportedProtocol() | httpx2.ProxyError():

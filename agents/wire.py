@@ -80,7 +80,7 @@ class Wire:
                 return self._now()
             exchange = await self._exchange(connection, buffers, answer)
             if not exchange.stale:
-                return exchange.end
+                return self._now() if exchange.end is None else exchange.end
             # The server closed a kept-alive connection as we used it. It has answered nothing: ask again, once, on a
             # new one, as every HTTP client does; the record counts it.
             answer.resent += 1

@@ -45,11 +45,6 @@ ARCHETYPE = {
 OTHERS = ("#c05fb0", "#b8902f", "#5b8c8a", "#8d6cc9", "#c96f53", "#5f9e4f")
 BAD = ("#d63f4c", "#ee8433", "#e3b23c", "#9a62d8", "#7c8798", "#a67c52")
 
-LATENCY_TICKS = {
-    "tickvals": [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1, 10, 100, 1000],
-    "ticktext": ["10 µs", "100 µs", "1 ms", "10 ms", "100 ms", "1 s", "10 s", "100 s", "1000 s"],
-}
-
 
 def label(text: str, limit: int = 60) -> str:
     """A recorded string as Plotly may show it."""
@@ -76,6 +71,15 @@ def bins(seconds: float) -> Array:
     return edges
 
 
+def seconds_axis(values: Array) -> dict[str, Any]:
+    """A logarithmic axis of seconds: ticks at 1, 2 and 5 where there is room for them, at powers of ten otherwise."""
+    x = values[values > 0]
+    wide = bool(x.size) and x.max() > 300 * x.min()
+    at = [m * 10.0**e for e in range(-5, 5) for m in ((1,) if wide else (1, 2, 5))]
+    text = [f"{t:g} s" if t >= 1 else f"{t * 1e3:g} ms" if t >= 1e-3 else f"{t * 1e6:g} µs" for t in at]
+    return {"type": "log", "tickvals": at, "ticktext": text}
+
+
 def demand(calls: Columns, seconds: float) -> Figure:
     """Tokens per second by account over time: input above, output below, each on its own scale."""
     edges = bins(seconds)
@@ -83,7 +87,9 @@ def demand(calls: Columns, seconds: float) -> Figure:
     data = [
         _area(edges, rates[name], *ACCOUNT[name], axis="" if name.startswith("input") else "2") for name in ACCOUNTS
     ]
-    return _panels(data, 2, 1, ["input tokens per second", "output tokens per second"], x="seconds", height=430)
+    figure = _panels(data, 2, 1, ["input tokens per second", "output tokens per second"], x="seconds", height=410)
+    figure["layout"].update(BARE)
+    return figure
 
 
 def population(calls: Columns, sessions: Columns, seconds: float, asked: float | None) -> Figure:
@@ -100,6 +106,9 @@ def population(calls: Columns, sessions: Columns, seconds: float, asked: float |
     if asked:
         line = {"type": "line", "xref": "x domain", "yref": "y", "x0": 0, "x1": 1, "y0": asked, "y1": asked}
         figure["layout"]["shapes"] = [{**line, "line": {"color": "--ink", "dash": "dot", "width": 1}}]
+        text = {"text": f"{asked:,.0f} asked for", "font": {"size": 11}, "showarrow": False, "xanchor": "right"}
+        spot = {"xref": "x domain", "yref": "y", "x": 1, "y": asked, "yanchor": "bottom"}
+        figure["layout"]["annotations"].append({**text, **spot})
     return figure
 
 
@@ -117,23 +126,26 @@ def latencies(ok: Columns) -> Figure:
         line = _ecdf(measure(ok), "all calls", "--ink", panel, 2.5)
         data.append({**line, "legendgroup": "all calls", "showlegend": panel == 1})
     figure = _panels(data, 2, 2, titles, x=None, height=520)
-    for key, axis in figure["layout"].items():
-        if key.startswith("xaxis"):
-            axis.update({"type": "log", **LATENCY_TICKS})
-        if key.startswith("yaxis"):
-            axis.update({"range": [0, 1.02], "tickformat": ".0%", "tickvals": [0, 0.5, 0.9, 0.99]})
+    for panel, measure in enumerate(measures, 1):
+        figure["layout"][f"xaxis{_axis(panel)}"].update(seconds_axis(measure(ok)))
+        figure["layout"][f"yaxis{_axis(panel)}"].update(SHARES)
     return figure
+
+
+BARE = {"showlegend": False, "margin": {"l": 56, "r": 24, "t": 34, "b": 36}}
+SHARES = {"range": [0, 1.02], "tickformat": ".0%", "tickvals": [0, 0.5, 0.9, 0.99]}
 
 
 def send_lag(calls: Columns, limit: float) -> Figure:
     """The share of calls that were sent less than x late, and the limit that the verdict holds its p99 to."""
-    line = _ecdf(np.maximum(metrics.send_lag(calls), 1e-5), "send lag", "#2b6fd6", 1, 2.5)
-    figure = _panels([line], 1, 1, ["send lag: share of calls sent less than x late"], x=None, height=240)
-    figure["layout"]["xaxis"].update({"type": "log", **LATENCY_TICKS})
-    figure["layout"]["yaxis"].update({"range": [0, 1.02], "tickformat": ".0%", "tickvals": [0, 0.5, 0.9, 0.99]})
+    lag = np.maximum(metrics.send_lag(calls), 1e-5)
+    line = _ecdf(lag, "send lag", "#2b6fd6", 1, 2.5)
+    figure = _panels([line], 1, 1, ["send lag: share of calls sent less than x late"], x=None, height=210)
+    figure["layout"]["xaxis"].update(seconds_axis(np.append(lag, limit)))
+    figure["layout"]["yaxis"].update(SHARES)
     mark = {"type": "line", "xref": "x", "yref": "y domain", "x0": limit, "x1": limit, "y0": 0, "y1": 1}
     figure["layout"]["shapes"] = [{**mark, "line": {"color": BAD[0], "dash": "dot", "width": 1.5}}]
-    figure["layout"]["showlegend"] = False
+    figure["layout"].update(BARE)
     return figure
 
 
@@ -194,8 +206,8 @@ def time_shares(calls: Columns, sessions: Columns) -> Figure:
         rows.append(np.array([model * first, model * (1 - first), tool, join, wait, other]))
     shares = np.array([row / max(row.sum(), 1e-9) for row in rows]).reshape(len(names), len(ACTIVITY))
     data = [_bar([label(n) for n in names], shares[:, i], *ACTIVITY[part]) for i, part in enumerate(ACTIVITY) if names]
-    figure = _panels(data, 1, 1, [""], x=None, height=110 + 38 * len(names))
-    figure["layout"]["barmode"] = "stack"
+    figure = _panels(data, 1, 1, [""], x=None, height=90 + 38 * len(names))
+    figure["layout"].update({"barmode": "stack", "margin": {"l": 56, "r": 24, "t": 36, "b": 36}})
     figure["layout"]["xaxis"].update({"tickformat": ".0%", "range": [0, 1]})
     return figure
 
@@ -211,9 +223,9 @@ def amplification(table: dict[str, dict[str, Any]], base: str) -> Figure:
         "text": ["baseline" if n == base else f"× {r:.3g}" if r else "" for n, _, r in rows],
         "hovertemplate": "%{y}: %{x:,.3s} tokens<extra></extra>",
     }  # fmt: skip
-    figure = _panels([trace], 1, 1, ["tokens per human request (logarithmic)"], x=None, height=110 + 36 * len(rows))
-    figure["layout"]["xaxis"].update({"type": "log", "tickformat": "~s"})
-    figure["layout"]["showlegend"] = False
+    figure = _panels([trace], 1, 1, ["tokens per human request (logarithmic)"], x=None, height=80 + 36 * len(rows))
+    figure["layout"]["xaxis"].update({"type": "log", "tickformat": "~s", "dtick": "D2"})
+    figure["layout"].update(BARE)
     return figure
 
 
@@ -266,7 +278,9 @@ def bursts(burstiness: dict[str, Any]) -> Figure:
             }
         )
     figure = _panels(data, 1, 1, ["index of dispersion of arrivals"], x="window, seconds", height=260)
-    figure["layout"]["xaxis"]["type"] = figure["layout"]["yaxis"]["type"] = "log"
+    windows = sorted({row["window"] for bursty in burstiness.values() for row in bursty["dispersion"]})
+    figure["layout"]["xaxis"].update({"type": "log", "tickvals": windows, "ticktext": [f"{w:g}" for w in windows]})
+    figure["layout"]["yaxis"].update({"type": "log", "dtick": "D2"})
     line = {"type": "line", "xref": "x domain", "yref": "y", "x0": 0, "x1": 1, "y0": 1, "y1": 1}
     figure["layout"]["shapes"] = [{**line, "line": {"color": "--muted", "dash": "dot", "width": 1}}]
     return figure

@@ -68,10 +68,11 @@ def _short(sessions: Columns, health: Mapping[str, Any], limits: Limits) -> list
     """Signs that less was done than was asked for."""
     said = []
     asked, most = _figure(health, "agents_asked"), peak(alive(roots(sessions)))
-    if asked > 0 and most < asked * limits.population:
+    ended_early = bool(health.get("interrupted")) or str(health.get("stop_reason")).startswith("max_")
+    if not ended_early and most < asked * limits.population:
         said.append(f"{asked:.0f} agents were asked for, but at most {most} were alive at once")
     offered, started = _figure(health, "sessions_offered"), _figure(health, "sessions_started")
-    if offered > 0 and started < offered * limits.arrivals:
+    if started < offered * limits.arrivals:
         said.append(f"only {started:.0f} of the {offered:.0f} sessions that were due could be started")
     return said
 
@@ -79,7 +80,7 @@ def _short(sessions: Columns, health: Mapping[str, Any], limits: Limits) -> list
 def _notes(made: Columns, ok: Columns, sessions: Columns, health: Mapping[str, Any]) -> list[str]:
     said = []
     if health.get("interrupted"):
-        said.append(f"the run was interrupted ({health.get('stop_reason') or 'no reason recorded'})")
+        said.append("the run was interrupted: its figures are of what was recorded until then")
     if len(made) > len(ok):
         said.append(
             f"{len(made) - len(ok):,} of {len(made):,} calls were not answered; latencies are those of the rest"
@@ -105,5 +106,6 @@ def _workers(cpu_share: float) -> int:
 
 
 def ms(seconds: float) -> str:
-    """Seconds as milliseconds, for people."""
-    return f"{seconds * 1000:.3g} ms" if seconds < 0.1 else f"{seconds * 1000:,.0f} ms"
+    """Seconds as milliseconds, for people: three digits."""
+    x = round(seconds * 1000, 6)
+    return f"{x:,.0f} ms" if x >= 100 or x == int(x) else f"{x:#.3g} ms"

@@ -47,11 +47,13 @@ def in_lost_session(calls: Columns, sessions: Columns) -> Array:
     """Whether each call was made by an agent that failed or was given up, or below one."""
     gone = sessions.where(is_in(sessions.outcome, LOST))
     whole = np.isin(calls.session, gone.session[gone.agent == ""])
-    branches = [key for key in zip(gone.session.tolist(), gone.agent.tolist(), strict=True) if key[1]]
-    for session, agent in branches:
-        inside = np.flatnonzero(calls.session == session)
-        path = calls.agent[inside]
-        whole[inside] |= np.array([a == agent or a.startswith(f"{agent}.") for a in path.tolist()], bool)
+    branches: dict[int, list[str]] = {}
+    for session, agent in zip(gone.session.tolist(), gone.agent.tolist(), strict=True):
+        if agent:
+            branches.setdefault(session, []).append(agent)
+    for i in np.flatnonzero(np.isin(calls.session, list(branches))).tolist():
+        path = calls.agent[i]
+        whole[i] |= any(path == lost or path.startswith(f"{lost}.") for lost in branches[calls.session[i]])
     return whole
 
 

@@ -4,7 +4,7 @@ A column is a numpy array with one item per record. Optional numbers are float64
 arrays whose items are shared, and the list column `itl` is `Ragged`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -34,28 +34,38 @@ class Ragged(NamedTuple):
 
 
 class Columns:
-    """Records as columns: `calls.first - calls.sent` is an array with one item per call."""
+    """Records as columns: `calls.first - calls.sent` is an array with one item per call.
+
+    Columns are cut when they are first used, since a million calls have thirty and a metric needs two.
+    """
 
     itl: Ragged  # of calls; every other column is an Array
 
-    def __init__(self, columns: dict[str, Any], size: int) -> None:
-        self._columns = columns
+    def __init__(self, column: Callable[[str], Any], size: int) -> None:
+        self._column = column
         self._size = size
 
     def __len__(self) -> int:
         return self._size
 
     def __getattr__(self, name: str) -> Array:
+        if name.startswith("_"):
+            raise AttributeError(name)
         try:
-            column: Array = self.__dict__["_columns"][name]
-            return column
+            column: Array = self._column(name)
         except KeyError:
             raise AttributeError(f"no column {name!r}") from None
+        self.__dict__[name] = column
+        return column
 
     def where(self, keep: Array) -> "Columns":
         """The rows for which `keep` (bool, one per row) holds."""
-        kept = {n: c.where(keep) if isinstance(c, Ragged) else c[keep] for n, c in self._columns.items()}
-        return Columns(kept, int(np.count_nonzero(keep)))
+
+        def cut(name: str) -> Any:
+            column = getattr(self, name)
+            return column.where(keep) if isinstance(column, Ragged) else column[keep]
+
+        return Columns(cut, int(np.count_nonzero(keep)))
 
 
 class Run(NamedTuple):
@@ -117,7 +127,7 @@ def to_columns(table: "pa.Table | pa.RecordBatch", record: type[msgspec.Struct])
     """The columns of `record`; one that an older file lacks gets the record's default."""
     names, size = set(table.schema.names), table.num_rows
     columns = {f.name: _column(table[f.name]) if f.name in names else _default(f, size) for f in fields(record)}
-    return Columns(columns, size)
+    return Columns(columns.__getitem__, size)
 
 
 def _default(field: msgspec.structs.FieldInfo, size: int) -> Any:

@@ -25,18 +25,18 @@ main { max-width:1180px; margin:0 auto; padding:28px 20px 60px; }
 h1 { font-size:30px; line-height:1.2; margin:4px 0 8px; letter-spacing:-.02em; text-wrap:balance; }
 h2 { font-size:19px; margin:0 0 2px; letter-spacing:-.01em; }
 .over, .says, .note, caption { color:var(--muted); }
-.over { font-size:13px; } .says { margin:0 0 8px; max-width:84ch; }
+.over { font-size:13px; } .says { margin:0 0 10px; max-width:110ch; }
 .lede { font-size:18px; max-width:78ch; margin:0 0 18px; } .lede b { font-weight:650; }
 .badge { display:inline-block; vertical-align:middle; font-size:12px; font-weight:700; letter-spacing:.08em;
   padding:3px 9px; border-radius:99px; background:var(--warn-bg); color:var(--warn); border:1px solid currentColor; }
 .verdict { border-radius:10px; padding:11px 16px; margin:0 0 16px; border-left:5px solid; }
 .verdict b { font-weight:700; } .verdict ul { margin:4px 0 0; padding-left:20px; }
-.verdict .note { font-size:13.5px; color:inherit; opacity:.85; }
+.verdict .note { font-size:13.5px; color:var(--ink); opacity:.8; }
 .good { background:var(--good-bg); color:var(--good); } .bad { background:var(--warn-bg); color:var(--warn); }
-.cards { display:grid; grid-template-columns:repeat(auto-fit,minmax(170px,1fr)); gap:12px; margin:0 0 12px; }
+.cards { display:grid; grid-template-columns:repeat(auto-fit,minmax(148px,1fr)); gap:10px; margin:0 0 12px; }
 .card, section { background:var(--paper); border:1px solid var(--line); border-radius:12px; }
-.card { padding:13px 15px; } .card .name { color:var(--muted); font-size:13px; }
-.card .big { font-size:29px; font-weight:680; letter-spacing:-.03em; line-height:1.25; white-space:nowrap; }
+.card { padding:12px 14px; } .card .name { color:var(--muted); font-size:13px; }
+.card .big { font-size:27px; font-weight:680; letter-spacing:-.03em; line-height:1.25; white-space:nowrap; }
 .card .small { color:var(--muted); font-size:12.5px; line-height:1.35; }
 section { padding:18px 20px; margin:14px 0 0; overflow-x:auto; break-inside:avoid; }
 .split { display:flex; height:16px; border-radius:8px; overflow:hidden; gap:1px; margin:4px 0 6px; }
@@ -44,8 +44,10 @@ section { padding:18px 20px; margin:14px 0 0; overflow-x:auto; break-inside:avoi
 .key i { display:inline-block; width:10px; height:10px; border-radius:3px; margin-right:5px; }
 table { border-collapse:collapse; width:100%; font-size:13.5px; } caption { text-align:left; padding:0 0 6px; }
 th, td { padding:5px 10px; text-align:right; border-bottom:1px solid var(--line); white-space:nowrap; }
-th { font-weight:600; color:var(--muted); font-size:12.5px; } tr:last-child td { border-bottom:0; }
-th:first-child, td:first-child { text-align:left; padding-left:0; } td.text { text-align:left; white-space:normal; }
+th { font-weight:600; color:var(--muted); font-size:12.5px; white-space:normal; vertical-align:bottom; }
+tr:last-child td { border-bottom:0; }
+th:first-child, td:first-child { text-align:left; padding-left:0; }
+.words th, .words td { text-align:left; white-space:normal; }
 tr.sum td { font-weight:650; border-top:2px solid var(--line); }
 details summary { cursor:pointer; font-weight:600; } pre { overflow-x:auto; font-size:12.5px; line-height:1.45; }
 dl { display:grid; grid-template-columns:max-content 1fr; gap:4px 16px; font-size:13.5px; } dt { font-weight:600; }
@@ -57,7 +59,7 @@ dd { margin:0; color:var(--muted); } footer { color:var(--muted); font-size:12.5
 
 SCRIPT = """
 const figures = JSON.parse(document.getElementById("figures").textContent);
-const dark = window.matchMedia("(prefers-color-scheme: dark)"), narrow = () => window.innerWidth < 640;
+const dark = window.matchMedia("(prefers-color-scheme: dark)");
 function themed(value, look) {
   if (typeof value === "string") return value.startsWith("--") ? look.getPropertyValue(value).trim() : value;
   if (Array.isArray(value)) return typeof value[0] === "object" ? value.map(v => themed(v, look)) : value;
@@ -74,11 +76,10 @@ function draw() {
     for (const key of Object.keys(layout)) if (/^[xy]axis/.test(key))
       layout[key] = {gridcolor: line, linecolor: line, zeroline: false, automargin: true, ...layout[key]};
     Plotly.react(name, data, {paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font,
-      margin: {l: 56, r: 16, t: 58, b: 42}, hovermode: "x unified",
+      margin: {l: 56, r: 24, t: 58, b: 40}, hovermode: "x unified",
       hoverlabel: {bgcolor: look.getPropertyValue("--paper").trim(), bordercolor: line, font: {size: 12}},
       legend: {orientation: "h", x: 0, y: 1, yref: "container", yanchor: "top", traceorder: "normal"}, ...layout},
-      {displaylogo: false, responsive: true, displayModeBar: narrow() ? false : "hover",
-       modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"]});
+      {displayModeBar: false, responsive: true});
   }
 }
 draw();
@@ -126,12 +127,15 @@ def card(name: str, big: str, small: str) -> str:
     return f'<div class="card">{inner}<div class="small">{escape(small)}</div></div>'
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], total: bool = False) -> str:
-    """A table of text cells, numbers to the right; with `total` its last row is the sum."""
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], total: bool = False, words: bool = False) -> str:
+    """A table of text cells, numbers to the right; the last row may be the sum. Or of words, to the left."""
     lines = [f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows]
     if total and lines:
         lines[-1] = lines[-1].replace("<tr>", '<tr class="sum">', 1)
-    return f"<table><thead><tr>{''.join(f'<th>{escape(h)}</th>' for h in head)}</tr></thead>{''.join(lines)}</table>"
+    look = ' class="words"' if words else ""
+    return (
+        f"<table{look}><thead><tr>{''.join(f'<th>{escape(h)}</th>' for h in head)}</tr></thead>{''.join(lines)}</table>"
+    )
 
 
 def split_bar(parts: Sequence[tuple[str, str, float, str]]) -> str:

@@ -80,7 +80,7 @@ def _top(summary: Summary) -> list[str]:
     badge = ' <span class="badge">SIMULATED CLUSTER</span>' if endpoint["simulated"] else ""
     over = [
         f"agentload {run['agentload']}" if run["agentload"] else "agentload",
-        str(run["started"] or ""),
+        str(run["started"] or "")[:16].replace("T", " "),
         f"{number(run['seconds'])} s",
         f"seed {run['seed']}" if run["seed"] is not None else "",
         endpoint["url"] or "",
@@ -146,16 +146,15 @@ def _cards(summary: Summary) -> list[str]:
         card(
             "Tokens",
             number(tokens["total"]),
-            f"{number(demand['input_per_output'])} in for each 1 out; {number(tokens['uses']['wasted']['total'])} wasted",
+            f"{number(demand['input_per_output'])} in for 1 out; {number(tokens['uses']['wasted']['total'])} wasted",
         ),
         card("Prefix cache", share(demand["prefix_hit_rate"]), "of input tokens that the server did not compute again"),
         card("TTFT, median", _ms(ttft["p50"]), f"time to first token; p99 {_ms(ttft['p99'])}"),
-        card("Tokens per agent-hour", number(demand["tokens_per_agent_hour"]), "caused by one agent that never stops"),
+        card("Per agent-hour", number(demand["tokens_per_agent_hour"]), "tokens caused by an agent that never stops"),
     ]
     most = _most_amplified(demand)
     if most:
-        small = f"tokens for one human request, {most[0]} against chat"
-        cards.append(card(f"One {most[0]} =", f"{number(most[1])} people", small))
+        cards.append(card(f"One {most[0]} =", number(most[1]), "people who chat, by tokens per human request"))
     return cards
 
 
@@ -192,8 +191,8 @@ def _sections(summary: Summary, spot: dict[str, str]) -> list[str]:
         found.append(section("Tokens per human request", says, spot["amplification"]))
     if "cache" in spot:
         says = (
-            "Chains resend their past at every step. A cache that kept every chain's past would serve at least the grey "
-            "bar; prompts shared between sessions can take it further."
+            "Chains resend their past at every step. A cache that kept every chain's past would serve at least the "
+            "grey bar; prompts shared between sessions can take it further."
         )
         found.append(section("Prefix cache", says, spot["cache"]))
     return [
@@ -208,7 +207,8 @@ def _sections(summary: Summary, spot: dict[str, str]) -> list[str]:
 
 def _says_demand(demand: Summary) -> str:
     return (
-        f"A session sent {number(demand['tokens_per_session'])} tokens over {number(demand['calls_per_session'])} calls; "
+        f"A session caused {number(demand['tokens_per_session'])} tokens in {number(demand['calls_per_session'])} "
+        "calls, sub-agents included; "
         f"{share(demand['resent_share'])} of the input was context that its own chain had sent before."
     )
 
@@ -259,16 +259,16 @@ def _says_errors(summary: Summary) -> str:
 
 def _says_bursts(burstiness: Summary) -> str:
     return (
-        "How unevenly calls and sessions arrive: 1 is a Poisson process, above it they come in bursts, below it they are "
-        f"paced. The busiest second had {number(burstiness['calls']['peak_to_mean_1s'])} times the mean number of calls."
+        "How unevenly calls and sessions arrive: 1 is a Poisson process, above it they come in bursts, below it they "
+        f"are paced. The busiest second had {number(burstiness['calls']['peak_to_mean_1s'])} times the mean of calls."
     )
 
 
 def _says_health(summary: Summary) -> str:
     lag = summary["serving"]["send_lag"]
     return (
-        "What this machine added to the figures. Send lag is the time between when a call was due and when it was sent; "
-        f"its p99 was {_ms(lag['p99'])}, and at most {ms(LIMITS.send_lag)} is trusted."
+        "What this machine added to the figures. Send lag is the time between when a call was due and when it was "
+        f"sent; its p99 was {_ms(lag['p99'])}, and at most {ms(LIMITS.send_lag)} is trusted."
     )
 
 
@@ -318,9 +318,8 @@ def _archetypes(summary: Summary) -> str:
 def _errors(errors: Summary) -> str:
     if not errors:
         return ""
-    return table(
-        ["status", "calls", "example"], [[s, f"{e['count']:,}", e["example"][:160]] for s, e in errors.items()]
-    )
+    rows = [[status, f"{e['count']:,}", e["example"][:160]] for status, e in errors.items()]
+    return table(["status", "calls", "example"], rows, words=True)
 
 
 def _health(summary: Summary) -> str:
@@ -347,8 +346,8 @@ def _ledger(tokens: Summary) -> str:
     rows.append(["all", *(f"{uses[use]['total']:,}" for use in uses), f"{tokens['total']:,}", ""])
     by, wasted = tokens["counted_by"], tokens["wasted_by"]
     caption = (
-        f"Counted by the server: {by['server']:,} tokens; estimated: {by['estimated']:,}. Wasted in calls that were not "
-        f"answered: {wasted['failed_calls']:,}; in sessions that failed: {wasted['failed_sessions']:,}."
+        f"Counted by the server: {by['server']:,} tokens; estimated: {by['estimated']:,}. Wasted in calls that were "
+        f"not answered: {wasted['failed_calls']:,}; in sessions that failed: {wasted['failed_sessions']:,}."
     )
     return table(["account", *uses, "total", "share"], rows, total=True) + f'<p class="note">{caption}</p>'
 
@@ -394,11 +393,12 @@ WORDS = {
 def _fine_print(run: Run, summary: Summary) -> list[str]:
     words = "".join(f"<dt>{escape(word)}</dt><dd>{escape(meaning)}</dd>" for word, meaning in WORDS.items())
     spec = run.header.get("spec_toml") or _json(run.header.get("spec") or {})
-    where = {key: run.header[key] for key in ("endpoint", "machine", "versions", "clock_anchor") if key in run.header}
+    keys = ("endpoint", "machine", "versions", "clock_anchor")
+    where = escape(_json({key: run.header[key] for key in keys if key in run.header}))
     return [
         f"<section><details><summary>What the words mean</summary><dl>{words}</dl></details></section>",
         f"<section><details><summary>The spec, as resolved</summary><pre>{escape(spec)}</pre></details></section>",
-        f"<section><details><summary>Endpoint, machine, versions</summary><pre>{escape(_json(where))}</pre></details></section>",
+        f"<section><details><summary>Endpoint, machine, versions</summary><pre>{where}</pre></details></section>",
         "<footer>Made by agentload from the records beside this file; <code>agentload report</code> makes it again."
         + (" The cluster was simulated: its times are a model's." if summary["endpoint"]["simulated"] else "")
         + "</footer>",

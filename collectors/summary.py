@@ -17,14 +17,14 @@ BASELINE = "chat"
 STEP_BINS = (0, 1, 2, 3, 5, 10, 20, 50, 100)
 """First step of each bin in which TTFT by depth is given; the last is open."""
 
-WINDOWS = (0.1, 1.0, 10.0, 60.0)
+WINDOWS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0)
 """Seconds over which arrivals are counted for the index of dispersion."""
 
 
 def summarise(run: Run) -> dict[str, Any]:
     """The summary of a run, ready for JSON."""
     calls, seconds = agents_calls(run.calls), duration(run)
-    health = run.header.get("health") or {}
+    health = health_of(run)
     verdict = judge(run.calls, run.sessions, health)
     summary = {
         "verdict": verdict._asdict(),
@@ -52,16 +52,23 @@ def duration(run: Run) -> float:
     return float(max(ends, default=0.0))
 
 
+def health_of(run: Run) -> dict[str, Any]:
+    """What the runner saw of itself, with what the header says beside it: a run that wrote no duration was cut off."""
+    asked = [(run.header.get("profile") or {}).get("agents"), (run.header.get("spec") or {}).get("sessions")]
+    least = None if asked[0] is None else min(n for n in asked if n is not None)  # fewer sessions than agents
+    seen = run.header.get("health") or {}
+    return {"agents_asked": least, "interrupted": "duration" not in run.header} | seen
+
+
 def _run(run: Run, calls: Columns, seconds: float) -> dict[str, Any]:
-    root, health = roots(run.sessions), run.header.get("health") or {}
-    profile = run.header.get("profile") or {}
+    root, health, profile = roots(run.sessions), health_of(run), run.header.get("profile") or {}
     flying, living = metrics.in_flight(calls), metrics.alive(root)
     return {
         "started": run.header.get("started"),
         "agentload": run.header.get("agentload"),
         "seed": run.header.get("seed"),
         "seconds": seconds,
-        "agents_asked": health.get("agents_asked", profile.get("agents")),
+        "agents_asked": health["agents_asked"],
         "agents_peak": metrics.peak(living),
         "agents_mean": metrics.time_mean(living, 0.0, seconds),
         "sub_agents_peak": metrics.peak(metrics.alive(run.sessions.where(run.sessions.agent != ""))),
@@ -74,7 +81,7 @@ def _run(run: Run, calls: Columns, seconds: float) -> dict[str, Any]:
         "calls_in_flight_peak": metrics.peak(flying),
         "calls_in_flight_mean": metrics.time_mean(flying, 0.0, seconds),
         "littles_law": metrics.littles_law(calls, 0.0, seconds),
-        "interrupted": bool(health.get("interrupted", "duration" not in run.header)),
+        "interrupted": bool(health["interrupted"]),
         "stop_reason": health.get("stop_reason"),
     }
 

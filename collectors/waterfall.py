@@ -8,10 +8,10 @@ from collectors.charts import ACTIVITY, Figure, label
 from collectors.load import Columns
 from collectors.metrics import kinds, roots
 
-LANES = 28
+LANES = 36
 """Rows drawn at most: what fits on a screen."""
 
-CHILDREN = 6
+CHILDREN = 4
 """Sub-agents drawn of one session at most."""
 
 BARS = 3_000
@@ -29,13 +29,14 @@ class Bar(NamedTuple):
 
 def waterfall(calls: Columns, tools: Columns, sessions: Columns) -> Figure:
     """Each row an agent, each bar what it waited for; time counts from the start of its session."""
-    lanes, bars = [], {name: list[Bar]() for name in ACTIVITY}
+    lanes, bars = list[str](), {name: list[Bar]() for name in ACTIVITY}
     for session in choose(sessions):
         begin = float(sessions.start[(sessions.session == session) & (sessions.agent == "")][0])
         mine = sessions.where(sessions.session == session)
-        order = sorted(range(len(mine)), key=lambda i: _path(mine.agent[i]))[: CHILDREN + 1]
+        order = [i for _, i in sorted((_path(agent), i) for i, agent in enumerate(mine.agent.tolist()))]
+        order = order[: CHILDREN + 1]
         if len(lanes) + len(order) > LANES:
-            break
+            continue
         their_calls, their_tools = calls.where(calls.session == session), tools.where(tools.session == session)
         for i in order:
             agent = mine.agent[i]
@@ -120,8 +121,10 @@ def _figure(lanes: list[str], bars: dict[str, list[Bar]]) -> Figure:
         "range": [len(lanes) - 0.4, -0.6],
         "showgrid": False,
     }
+    end = max((b.end for drawn in bars.values() for b in drawn), default=1.0)
     layout = {
-        "height": 120 + 22 * len(lanes), "barmode": "overlay", "yaxis": axis, "hovermode": "closest",
-        "xaxis": {"title": {"text": "seconds since the session began", "standoff": 6}},
+        "height": 100 + 22 * len(lanes), "barmode": "overlay", "yaxis": axis, "hovermode": "closest",
+        "margin": {"l": 56, "r": 24, "t": 36, "b": 40},
+        "xaxis": {"title": {"text": "seconds since the session began", "standoff": 6}, "range": [0, end * 1.01]},
     }  # fmt: skip
     return {"data": data, "layout": layout}

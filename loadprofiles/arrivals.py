@@ -11,6 +11,7 @@ right from the first second. Nothing here rescales gaps to hit a count; what is 
 import itertools
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Annotated, ClassVar, NoReturn, TypeAlias
 
 import numpy as np
@@ -37,9 +38,17 @@ class OpenLoop(Struct, frozen=True, forbid_unknown_fields=True):
 
     closed: ClassVar[bool] = False
 
+    def arrivals(self, duration: float, rng: Generator, scale: float = 1.0) -> Array:
+        """Sorted start times in [0, duration), seconds."""
+        raise NotImplementedError
+
     def population(self, duration: float, scale: float = 1.0) -> NoReturn:
         """Raises TypeError: nobody holds a population here."""
         raise TypeError(f"{type(self).__name__} is open loop: ask it for arrivals(), not for population()")
+
+    def mean(self, duration: float, scale: float = 1.0) -> float:
+        """Sessions per second, on average over [0, duration)."""
+        raise NotImplementedError
 
 
 class Constant(OpenLoop, frozen=True, tag="constant"):
@@ -331,6 +340,7 @@ def weibull_shape(cv: float) -> float:
     return bisect(lambda log_k: cv * cv - squared_cv(math.exp(log_k)), math.log(0.05), math.log(1e7), math.exp)
 
 
+@lru_cache(maxsize=64)  # solved once for each ratio, not once for each draw
 def von_mises_kappa(peak: float) -> float:
     """The concentration κ of a von Mises bell whose peak is `peak` times its mean: exp(κ)/I₀(κ), which rises in κ."""
     return bisect(lambda kappa: math.exp(kappa) / float(np.i0(kappa)) - peak, 0.0, 100.0, float)

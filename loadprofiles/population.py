@@ -3,7 +3,8 @@
 Each profile is a curve N(t), and agents are whole: the curve is rounded half up, and the count changes at the exact
 instants at which the curve crosses a half. `population(duration, scale)` gives that step function as two arrays,
 (times, counts): counts[i] holds from times[i] on, times[0] is 0, and no two neighbours are equal. `scale` multiplies
-the curve before it is rounded. `slots` turns the step function into seats that open and close.
+the curve before it is rounded. The duration may be infinite where the curve settles. `slots` turns the step function
+into seats that open and close.
 """
 
 import math
@@ -33,6 +34,7 @@ class Closed(Struct, frozen=True, forbid_unknown_fields=True):
         raise TypeError(f"{type(self).__name__} is a population: ask it for population(), not for arrivals()")
 
     def population(self, duration: float, scale: float = 1.0) -> StepFunction:
+        """The agents at every instant of [0, duration), as (times, counts)."""
         raise NotImplementedError
 
     def mean(self, duration: float, scale: float = 1.0) -> float:
@@ -59,7 +61,7 @@ class Ramp(Closed, frozen=True, tag="ramp"):
     over: Seconds | None = None
 
     def population(self, duration: float, scale: float = 1.0) -> StepFunction:
-        over = duration if self.over is None else self.over
+        over = require_end(duration, "ramp without `over`") if self.over is None else self.over
         start, rise = self.start * scale, (self.agents - self.start) * scale
         return monotone(start, rounded(start + rise), lambda level: (level - start) / rise * over, duration)
 
@@ -71,7 +73,9 @@ class Steps(Closed, frozen=True, tag="steps"):
     each: Seconds | None = None
 
     def population(self, duration: float, scale: float = 1.0) -> StepFunction:
-        each = duration / len(self.levels) if self.each is None else self.each
+        each = self.each
+        if each is None:
+            each = require_end(duration, "steps without `each`") / len(self.levels)
         return tidy(
             np.arange(len(self.levels), dtype=np.float64) * each, round_half_up(np.array(self.levels) * scale), duration
         )
@@ -113,6 +117,7 @@ class Sine(Closed, frozen=True, tag="sine"):
         upper, height = upper[np.abs(height) < 1.0], height[np.abs(height) < 1.0]  # a curve that only touches stays
         if not upper.size:
             return tidy(np.zeros(1), np.array([rounded(middle)]), duration)
+        require_end(duration, "sine")
         turns = np.arange(-2 - math.ceil(self.crossing / self.period), math.ceil(duration / self.period) + 1)
         phases = np.concatenate([np.arcsin(height), math.pi - np.arcsin(height)]) / (2.0 * math.pi)
         times = (turns[:, np.newaxis] + phases) * self.period + self.crossing
@@ -239,6 +244,13 @@ def staircase(bottom: Counts, height: Counts) -> Counts:
     ends = np.cumsum(height)
     steps: Counts = np.arange(ends[-1] if ends.size else 0) - np.repeat(ends - height - bottom, height)
     return steps
+
+
+def require_end(duration: float, what: str) -> float:
+    """The duration; raises ValueError if it is infinite, which a population may be that settles by itself."""
+    if duration == math.inf:
+        raise ValueError(f"{what} needs a run with an end, got no duration; give the run one")
+    return duration
 
 
 def round_half_up(values: Array) -> Counts:

@@ -45,4 +45,3 @@ def test_nothing_heavy_is_imported_before_it_is_needed(flag: str) -> None:
     )
     out = subprocess.run([sys.executable, "-c", code, flag], capture_output=True, text=True, check=True, cwd=HOUSE)
     assert out.stdout.strip().endswith("[]")
-

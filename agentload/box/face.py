@@ -8,12 +8,13 @@ error, never a traceback.
 import asyncio
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from typing import IO, Any
 
 import msgspec
 import numpy as np
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from msgspec import Struct
 
 from agentload.box.engine import Engine, Request
@@ -97,7 +98,7 @@ class Face:
         self._created = int(time.time())
 
     def application(self) -> web.Application:
-        app = web.Application(middlewares=[errors], client_max_size=MOST_BYTES)
+        app = web.Application(middlewares=[web.middleware(errors)], client_max_size=MOST_BYTES)
         app.router.add_get("/v1/models", self.models)
         app.router.add_get("/v1/models/{model:.+}", self.one_model)
         app.router.add_post("/v1/chat/completions", self.chat)
@@ -263,17 +264,13 @@ def as_json(page: dict[str, Any], status: int = 200) -> web.Response:
     return web.Response(body=msgspec.json.encode(page), status=status, content_type="application/json")
 
 
-@web.middleware
-async def errors(
-    http: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
+async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Whatever is wrong with a request becomes an OpenAI-shaped error."""
     try:
-        return await handler(http)
+        return await handler(request)
     except Refused as reason:
         refused = reason
     except web.HTTPException as error:
-        refused = Refused(
-            error.status, f"{error.reason}: {http.method} {http.path}", error.reason.replace(" ", "") + "Error"
-        )
+        kind = error.reason.replace(" ", "") + "Error"
+        refused = Refused(error.status, f"{error.reason}: {request.method} {request.path}", kind)
     return web.Response(body=refused.body, status=refused.status, content_type="application/json")

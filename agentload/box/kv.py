@@ -9,8 +9,7 @@ was cached there. That is LRU with no second structure, and the tail of a conver
 That last property is used here: blocks are not kept one by one but as a tree of *extents*, runs of blocks that are
 held, freed and evicted together, so that the cost of a call is in its branches and not in its blocks (a prompt of
 100,000 tokens is 6,250 blocks and often one extent). The tests hold it equal to a cache that moves single blocks. One
-thing differs from vLLM: a block computed again while its twin is cached stays without identity, where vLLM keeps
-both.
+thing differs from vLLM: a block computed while its twin is cached is given back for the twin, where vLLM keeps both.
 """
 
 from collections import OrderedDict
@@ -47,14 +46,13 @@ class Extent:
 class Lease:
     """The blocks of one request."""
 
-    __slots__ = ("blocks", "ids", "leaf", "private", "sealed")
+    __slots__ = ("blocks", "ids", "leaf", "sealed")
 
     def __init__(self, ids: Ids, leaf: Extent, sealed: int) -> None:
         self.ids = ids
         self.leaf = leaf  # the deepest extent it holds; all above are held with it
         self.sealed = sealed  # blocks up to there are held through `leaf`
-        self.blocks = sealed  # blocks it has in all
-        self.private = 0  # blocks that are in no extent
+        self.blocks = sealed  # blocks it has in all; those beyond `sealed` are in no extent
 
 
 class BlockCache:
@@ -101,7 +99,6 @@ class BlockCache:
                 return False
             self._take(need)
             lease.blocks += need
-            lease.private += need
         full = min(tokens // self.block, len(lease.ids))
         if full > lease.sealed:
             self._seal(lease, full)
@@ -109,7 +106,7 @@ class BlockCache:
 
     def release(self, lease: Lease) -> None:
         """Give all blocks of a lease back, tail first."""
-        self._blank += lease.private
+        self._blank += lease.blocks - lease.sealed
         extent = lease.leaf
         while extent.parent is not None:
             extent.refs -= 1
@@ -136,11 +133,11 @@ class BlockCache:
         """Give the blocks of a lease up to `full` their identity."""
         ids, leaf, at = lease.ids, lease.leaf, lease.sealed
         while at < full and (child := leaf.children.get(int(ids[at]))) is not None:
-            at = child.common(ids, full)  # somebody cached this already: ours is a twin and stays private
+            at = child.common(ids, full)  # somebody cached this already: take theirs, give our own back
             leaf = child if child.stop == at else self._split(child, at)
             self._hold(leaf)
+            self._blank += leaf.stop - leaf.start
         if at < full:
-            lease.private -= full - at
             if leaf.refs == 1 and not leaf.children and leaf.parent is not None:
                 leaf.ids, leaf.stop = ids, full  # ours alone, so it may grow
             else:

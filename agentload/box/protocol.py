@@ -145,7 +145,7 @@ class ChatAsk(Ask, kw_only=True):
 class TextAsk(Ask, kw_only=True):
     """Body of POST /v1/completions."""
 
-    prompt: str | list[str | Annotated[int, Meta(ge=0, lt=2**63)]]
+    prompt: str | list[str | Annotated[int, Meta(ge=0, lt=2**62)]]
 
     def only(self) -> str | list[int]:
         """The one prompt, as text or as tokens; Refused where there are several."""
@@ -171,6 +171,8 @@ def parse(body: bytes, kind: type[Ask]) -> Any:
         raise Refused(400, f"n must be 1 here, got {ask.n}", param="n")
     if ask.most is not None and ask.most < 1:
         raise Refused(400, f"max_tokens must be at least 1, got {ask.most}", param="max_tokens")
+    if (ask.min_tokens or 0) < 0:
+        raise Refused(400, f"min_tokens must be at least 0, got {ask.min_tokens}", param="min_tokens")
     if ask.min_tokens and ask.most is not None and ask.min_tokens > ask.most:
         raise Refused(
             400, f"min_tokens must be at most max_tokens={ask.most}, got {ask.min_tokens}", param="min_tokens"

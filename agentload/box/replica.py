@@ -1,9 +1,9 @@
 """The engine on the wall clock: it begins and ends steps at absolute times and says who got tokens."""
 
-import asyncio
 import time
 from collections.abc import Callable
 
+from agentload.box.alarm import Alarm
 from agentload.box.engine import Engine, Request, Step
 
 
@@ -35,10 +35,9 @@ class Replica:
         self.lag = Lag()
         self._serve = serve
         self._speed = speed
-        self._loop = asyncio.get_running_loop()
         self._origin = time.monotonic()
+        self._alarm = Alarm(self._ring)
         self._step: Step | None = None
-        self._wake: asyncio.TimerHandle | None = None
         self._free_at = 0.0  # engine time at which the last step ended
 
     def now(self) -> float:
@@ -55,39 +54,29 @@ class Replica:
         self.engine.cancel(request)
 
     def close(self) -> None:
-        if self._wake is not None:
-            self._wake.cancel()
+        self._alarm.close()
 
     def _plan(self) -> None:
-        """Begin the next step at once, or at the time when there will be something to do."""
-        if self._wake is not None:
-            self._wake.cancel()
-            self._wake = None
+        """Begin the next step, or wait for the time when there will be something to do."""
         ready = self.engine.ready()
         if ready is None:
             return
         start = max(ready, self._free_at)
         if start > self.now():
-            self._wake = self._at(start, self._plan)
-            return
-        self._step = self.engine.begin(start)
-        self._wake = self._at(self._step.end, self._end)
+            self._alarm.set(self._wall(start))
+        else:
+            self._step = self.engine.begin(start)
+            self._alarm.set(self._wall(self._step.end))
 
-    def _end(self) -> None:
+    def _ring(self) -> None:
         step = self._step
-        assert step is not None
-        if self.now() < step.end:  # timers have a grain of a millisecond and may come early
-            self._loop.call_soon(self._end)
-            return
-        self._step, self._free_at = None, step.end
-        served = self.engine.finish(step)
-        if served:
-            self._serve(served)
-            self.lag.add(max(0.0, time.monotonic() - self._wall(step.end)))
+        if step is not None:
+            self._step, self._free_at = None, step.end
+            served = self.engine.finish(step)
+            if served:
+                self._serve(served)
+                self.lag.add(time.monotonic() - self._wall(step.end))
         self._plan()
 
     def _wall(self, instant: float) -> float:
         return self._origin + instant / self._speed
-
-    def _at(self, instant: float, act: Callable[[], None]) -> asyncio.TimerHandle:
-        return self._loop.call_at(self._wall(instant), act)

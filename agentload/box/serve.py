@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -84,7 +85,8 @@ class BoxProcess:
 
     def __init__(self, options: BoxOptions | None = None) -> None:
         self.options = options or BoxOptions()
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115  # closed when the process has ended
 
     def __enter__(self) -> str:
         command = [sys.executable, "-m", "agentload.box.serve", msgspec.json.encode(self.options).decode()]
@@ -92,14 +94,16 @@ class BoxProcess:
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+            stderr=self._said,  # a file: nobody would empty a pipe
             start_new_session=True,  # Ctrl-C in a terminal is for the run, which ends its sessions first
         )
         assert self._process.stdout is not None
-        url = self._process.stdout.readline().strip()
+        url = self._process.stdout.readline().decode().strip()
         if not url:
-            said = self._process.communicate()[1].strip()
+            self._process.communicate()
+            self._said.seek(0)
+            said = self._said.read().decode(errors="replace").strip()
+            self._said.close()
             raise RuntimeError(f"the box did not start: {said.splitlines()[-1] if said else 'it said nothing'}")
         return url
 
@@ -113,6 +117,7 @@ class BoxProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.communicate()
+        self._said.close()
 
 
 if __name__ == "__main__":

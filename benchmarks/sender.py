@@ -1,0 +1,125 @@
+"""What a call and a streamed token cost the client in CPU: wire and sdk in turn, against the null server.
+
+The figures of one run on one machine can be compared with each other, those of two runs hardly: read the ratio.
+"""
+
+import argparse
+import asyncio
+import gc
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from agents.chain import Chat, Context, Message
+from agents.endpoint import Client, Endpoint, Features, Place
+from agents.sdk import Sdk
+from agents.text import Encoder
+from agents.wire import Wire
+from collectors.records import Call
+
+CLIENTS = {"wire": Wire, "sdk": Sdk}
+TOKENS = 64
+
+
+@contextmanager
+def null_server(*options: str) -> Iterator[str]:
+    """The base URL of a null server that runs meanwhile."""
+    command = [sys.executable, str(Path(__file__).with_name("null.py")), *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
+    finally:
+        process.terminate()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+async def load(client: Client, streams: int, calls: int) -> tuple[float, list[Call]]:
+    """CPU seconds and records of that many calls, one after the other in each of that many streams."""
+    records: list[Call] = []
+
+    async def agent(session: int) -> None:
+        for step in range(calls):
+            chat = Chat(Context([Message("user", 7, text="Say hello to the world, please.")]), TOKENS)
+            place = Place(session, "", "fixed", step, 0, time.perf_counter())
+            await client.send(chat, place, records.append)
+
+    await asyncio.gather(*(agent(i) for i in range(streams)))  # connections and caches: not counted
+    records.clear()
+    gc.collect()
+    gc.freeze()
+    before = time.process_time()
+    await asyncio.gather(*(agent(i) for i in range(streams)))
+    spent = time.process_time() - before
+    gc.unfreeze()
+    bad = [call for call in records if call.status != "ok" or call.output_tokens != TOKENS]
+    if bad:
+        raise RuntimeError(f"{len(bad)} of {len(records)} calls went wrong: {bad[0]}")
+    return spent, records
+
+
+def measure(name: str, url: str, streams: int, calls: int) -> tuple[float, float]:
+    """Seconds of CPU for a call, and network reads that carried a token, for a call."""
+
+    async def run() -> tuple[float, list[Call]]:
+        client = CLIENTS[name](Endpoint(url=url, model="null"), Features(), Encoder(), time.perf_counter, "bench")
+        try:
+            return await load(client, streams, calls)
+        finally:
+            await client.close()
+
+    spent, records = uvloop.run(run())
+    return spent / len(records), statistics.fmean(call.chunks for call in records)
+
+
+def compare(mode: str, options: list[str], streams: int, calls: dict[str, int], rounds: int) -> dict[str, Any]:
+    """Both clients in turn; the medians of their rounds and the ratio of those."""
+    with null_server("--tokens", str(TOKENS), *options) as url:
+        costs: dict[str, list[float]] = {name: [] for name in CLIENTS}
+        reads: dict[str, float] = {}
+        for _ in range(rounds):
+            for name in CLIENTS:
+                cost, reads[name] = measure(name, url, streams, calls[name])
+                costs[name].append(cost)
+    medians = {name: statistics.median(found) for name, found in costs.items()}
+    found: dict[str, Any] = {"mode": mode, "streams": streams, "ratio": medians["wire"] / medians["sdk"]}
+    for name, median in medians.items():
+        found[name] = {
+            "ms_per_call": median * 1e3,
+            "us_per_token": median / TOKENS * 1e6,
+            "reads_per_call": reads[name],
+        }
+    return found
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--streams", type=int, default=32)
+    options.add_argument("--json", type=Path, help="write the figures there")
+    given = options.parse_args()
+    results = [
+        compare("spaced", ["--itl", "0.01"], given.streams, {"wire": 4, "sdk": 2}, given.rounds),
+        compare("coalesced", ["--coalesced"], given.streams, {"wire": 40, "sdk": 4}, given.rounds),
+    ]
+    print(f"{TOKENS} tokens a call, {given.streams} streams, medians of {given.rounds} rounds")
+    print(f"{'':12}{'wire':>24}{'sdk':>24}{'ratio':>8}")
+    for found in results:
+        cells = [f"{found[c]['ms_per_call']:.2f} ms  {found[c]['us_per_token']:.1f} µs/token" for c in CLIENTS]
+        print(f"{found['mode']:12}{cells[0]:>24}{cells[1]:>24}{found['ratio']:>8.3f}")
+    if given.json:
+        given.json.write_text(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    main()
