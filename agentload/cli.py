@@ -71,6 +71,7 @@ def run(
     sessions: Annotated[int | None, typer.Option(help="End after this many sessions.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed makes the same sessions.")] = None,
     scale: Annotated[float | None, typer.Option(help="Multiply every token count, for small models.")] = None,
+    longest_wait: Annotated[float | None, typer.Option(help="No tool and no person takes longer (seconds).")] = None,
     input_tokens: Annotated[int | None, typer.Option(help="Of the `fixed` archetype: prompt length.")] = None,
     output_tokens: Annotated[int | None, typer.Option(help="Of the `fixed` archetype: reply length.")] = None,
     steps: Annotated[int | None, typer.Option(help="Of the `fixed` archetype: model calls in a session.")] = None,
@@ -93,7 +94,8 @@ def run(
 
     flags: dict[str, Any] = {
         "url": url, "model": model, "api_key_env": api_key_env, "client": client, "mode": mode, "duration": duration,
-        "drain": drain, "sessions": sessions, "seed": seed, "scale": scale, "archetype": archetype, "agents": agents,
+        "drain": drain, "sessions": sessions, "seed": seed, "scale": scale, "longest_wait": longest_wait,
+        "archetype": archetype, "agents": agents,
         "rate": rate, "profile": profile, "input_tokens": input_tokens, "output_tokens": output_tokens, "steps": steps,
         "max_tokens": max_tokens, "max_error_rate": max_error_rate,
     }  # fmt: skip

@@ -19,7 +19,7 @@ from agents.request import needs_sdk
 from loadprofiles import from_name
 
 FIXED_FLAGS = {"input_tokens": "task_tokens", "output_tokens": "output_tokens", "steps": "steps"}
-PLAIN_FLAGS = ("mode", "duration", "drain", "sessions", "seed", "scale")
+PLAIN_FLAGS = ("mode", "duration", "drain", "sessions", "seed", "scale", "longest_wait")
 ENDPOINT_FLAGS = ("url", "model", "api_key_env", "client")
 PROFILE_FLAGS = ("profile", "agents", "rate")
 
@@ -31,6 +31,8 @@ def resolve(path: Path | None, flags: dict[str, Any]) -> Spec:
     else:
         plain, source = specs.read(Path(str(resources.files("agentload") / "default.toml"))), "flags"
     given = {name: value for name, value in flags.items() if value not in (None, [])}
+    if any(name in given for name in FIXED_FLAGS):
+        given.setdefault("archetype", ["fixed"])
     if path is None and given.get("archetype"):  # the default's small sizes belong to the default's population
         plain = {key: plain[key] for key in ("duration", "drain", "profile")}
     plain |= {name: given[name] for name in PLAIN_FLAGS if name in given}
@@ -38,7 +40,6 @@ def resolve(path: Path | None, flags: dict[str, Any]) -> Spec:
         del plain["duration"]
     plain["endpoint"] = plain.get("endpoint", {}) | {name: given[name] for name in ENDPOINT_FLAGS if name in given}
     if any(name in given for name in FIXED_FLAGS):
-        given.setdefault("archetype", ["fixed"])
         fixed = plain.setdefault("archetypes", {}).setdefault("fixed", {})
         fixed |= {field: given[name] for name, field in FIXED_FLAGS.items() if name in given}
     if given.get("archetype"):

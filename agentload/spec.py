@@ -1,6 +1,7 @@
 """The spec: what to run, as one frozen struct. TOML and command-line flags become it, and it becomes TOML again."""
 
 import difflib
+import math
 import re
 import tomllib
 from pathlib import Path
@@ -14,7 +15,7 @@ from agentload.errors import BadInput
 from agents.archetypes import ARCHETYPES, Archetype
 from agents.draws import NonNegative, Positive, Share
 from agents.endpoint import Endpoint
-from loadprofiles import Profile
+from loadprofiles import Profile, load
 
 Count = Annotated[int, Meta(ge=1)]
 
@@ -71,6 +72,8 @@ class Spec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             raise ValueError("population is empty; name at least one archetype")
         if self.duration is None and self.sessions is None:
             raise ValueError("a run needs an end: give duration, or sessions, or both")
+        if self.duration is None and self.profile.closed:
+            self.profile.population(math.inf)  # ValueError where the shape itself needs a duration
 
     def kinds(self) -> dict[str, Archetype]:
         """Every archetype this spec can name, scaled."""
@@ -116,10 +119,15 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def decode(plain: dict[str, Any], source: str = "spec") -> Spec:
-    """Plain values, checked, as a spec."""
+    """Plain values, checked, as a spec. Recorded load profiles are read from their files here."""
     try:
         spec = msgspec.convert(plain, Spec)
-    except msgspec.ValidationError as error:
+        spec = msgspec.structs.replace(spec, profile=load(spec.profile, lambda name: Path(name).read_text()))
+    except OSError as error:
+        raise BadInput(
+            f"{source}: the load profile's file {error.filename!r} cannot be read: {error.strerror}"
+        ) from None
+    except ValueError as error:
         raise BadInput(f"{source}: {explained(str(error), plain)}") from None
     spec.kinds()
     return spec
@@ -171,7 +179,10 @@ def encode(spec: Spec) -> str:
     kinds = msgspec.structs.replace(spec, scale=1.0, longest_wait=None).kinds()
     used = {group.archetype for group in spec.population}
     used |= {kinds[name].child for name in used if kinds[name].child}
-    plain["archetypes"] = {name: msgspec.to_builtins(kinds[name]) for name in kinds if name in used}
+    decoded = {
+        name: msgspec.convert(msgspec.to_builtins(kind), Archetype) for name, kind in kinds.items()
+    }  # 39 is 39.0
+    plain["archetypes"] = {name: msgspec.to_builtins(decoded[name]) for name in kinds if name in used}
     for name in set(used) - set(ARCHETYPES):
         plain["archetypes"][name]["base"] = "fixed"
     return tomli_w.dumps(without_none(plain))

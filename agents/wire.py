@@ -123,9 +123,7 @@ class Wire:
         return connection
 
     def _new(self) -> Connection:
-        connection = Connection(self._now, self._lost)
-        self._open.add(connection)
-        return connection
+        return Connection(self._now, self._open.add, self._lost)
 
     def _lost(self, connection: Connection) -> None:
         self._open.discard(connection)

@@ -101,7 +101,7 @@ def population(calls: Columns, sessions: Columns, seconds: float, asked: float |
         for axis, rows in (("", metrics.alive(mine)), ("2", metrics.in_flight(theirs))):
             mean = metrics.spread(np.diff(np.append(rows.times, rows.times[-1:])) * rows.level, *_steps(rows), edges)
             trace = _area(edges, mean / np.diff(edges), label(name), colour[name], axis)
-            data.append({**trace, "legendgroup": name, "showlegend": axis == ""})
+            data.append({**trace, "legendgroup": label(name), "showlegend": axis == ""})
     figure = _panels(data, 2, 1, ["agents alive, sub-agents included", "model calls in flight"], "seconds", 430)
     if asked:
         line = {"type": "line", "xref": "x domain", "yref": "y", "x0": 0, "x1": 1, "y0": asked, "y1": asked}
@@ -122,7 +122,7 @@ def latencies(ok: Columns) -> Figure:
     for panel, measure in enumerate(measures, 1):
         for name in names if len(names) > 1 else []:
             line = _ecdf(measure(ok.where(ok.archetype == name)), label(name), colour[name], panel, 1.5)
-            data.append({**line, "legendgroup": name, "showlegend": panel == 1})
+            data.append({**line, "legendgroup": label(name), "showlegend": panel == 1})
         line = _ecdf(measure(ok), "all calls", "--ink", panel, 2.5)
         data.append({**line, "legendgroup": "all calls", "showlegend": panel == 1})
     figure = _panels(data, 2, 2, titles, x=None, height=520)
@@ -166,7 +166,10 @@ def growth(ok: Columns) -> Figure:
             data.append({**trace, "legendgroup": account, "showlegend": panel == 1, "mode": "lines+markers"})
     columns = min(3, len(names)) or 1
     rows = -(-len(names) // columns) or 1
-    return _panels(data, rows, columns, [label(n) for n in names], x="step", height=90 + 210 * rows)
+    figure = _panels(data, rows, columns, [label(n) for n in names], x="step", height=90 + 210 * rows)
+    for panel, name in enumerate(names, 1):
+        figure["layout"][f"xaxis{_axis(panel)}"]["dtick"] = whole_ticks(ok.step[ok.archetype == name], 6)
+    return figure
 
 
 def depth(ok: Columns) -> Figure:
@@ -181,7 +184,8 @@ def depth(ok: Columns) -> Figure:
         at = [i for i, group in enumerate(groups) if len(group) >= 3]
         median = np.array([np.median(groups[i]) for i in at])
         data.append(_line(edges[at], median, label(name), colour[name]))
-    figure = _panels(data, 1, 1, ["median TTFT, seconds"], x="step", height=280)
+    figure = _panels(data, 1, 1, ["median TTFT, seconds"], x="step", height=260)
+    figure["layout"]["xaxis"]["dtick"] = whole_ticks(ok.step, 12)
     figure["layout"]["yaxis"]["rangemode"] = "tozero"
     return figure
 
@@ -190,6 +194,11 @@ def depth_edges(steps: Array) -> Array:
     """First steps of at most about 60 bins: one step each at first, wider ones in long chains."""
     most = int(steps.max(initial=0))
     return np.arange(0, most + 1, max(1, -(-most // 60)))
+
+
+def whole_ticks(steps: Array, most: int) -> int:
+    """The distance between at most `most` ticks that lie on whole steps."""
+    return max(1, -(-int(steps.max(initial=0)) // most))
 
 
 def time_shares(calls: Columns, sessions: Columns) -> Figure:
@@ -214,16 +223,17 @@ def time_shares(calls: Columns, sessions: Columns) -> Figure:
 
 def amplification(table: dict[str, dict[str, Any]], base: str) -> Figure:
     """Tokens for one thing a person asked for, by archetype, against the baseline; the scale is logarithmic."""
-    rows = [(name, row["tokens_per_intent"], row[f"tokens_per_intent_over_{base}"]) for name, row in table.items()]
-    rows = sorted((row for row in rows if row[1]), key=lambda row: row[1])
-    colour = colours(name for name, _, _ in rows)
+    names = sorted((n for n in table if table[n]["tokens_per_intent"]), key=lambda n: table[n]["tokens_per_intent"])
+    times = {n: table[n][f"tokens_per_intent_over_{base}"] for n in names}
+    said = ["baseline" if n == base else f"× {times[n]:.3g}" if times[n] else "" for n in names]
+    colour = colours(names)
     trace = {
-        "type": "bar", "orientation": "h", "y": [label(n) for n, _, _ in rows], "x": [x for _, x, _ in rows],
-        "marker": {"color": [colour[n] for n, _, _ in rows]}, "textposition": "outside", "cliponaxis": False,
-        "text": ["baseline" if n == base else f"× {r:.3g}" if r else "" for n, _, r in rows],
-        "hovertemplate": "%{y}: %{x:,.3s} tokens<extra></extra>",
+        "type": "bar", "orientation": "h", "y": [label(n) for n in names],
+        "x": [table[n]["tokens_per_intent"] for n in names], "marker": {"color": [colour[n] for n in names]},
+        "text": [f"{text} (sessions: {table[n]['ended']:,})" for n, text in zip(names, said, strict=True)],
+        "textposition": "auto", "hovertemplate": "%{y}: %{x:,.3s} tokens<extra></extra>",
     }  # fmt: skip
-    figure = _panels([trace], 1, 1, ["tokens per human request (logarithmic)"], x=None, height=80 + 36 * len(rows))
+    figure = _panels([trace], 1, 1, ["tokens per human request (logarithmic)"], x=None, height=80 + 36 * len(names))
     figure["layout"]["xaxis"].update({"type": "log", "tickformat": "~s", "dtick": "D2"})
     figure["layout"].update(BARE)
     return figure
@@ -335,6 +345,7 @@ def _panels(
         "height": height,
         "grid": {"rows": rows, "columns": columns, "pattern": "independent", "ygap": 0.32, "xgap": 0.12},
         "annotations": [],
+        "showlegend": True,
     }
     for panel, title in enumerate(titles, 1):
         axis, last = _axis(panel), panel > len(titles) - columns

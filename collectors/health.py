@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from collectors.load import Columns
-from collectors.metrics import agents_calls, alive, answered, peak, roots, send_lag
+from collectors.metrics import agents_calls, alive, answered, errors, peak, roots, send_lag
 
 
 class Limits(NamedTuple):
@@ -82,9 +82,9 @@ def _notes(made: Columns, ok: Columns, sessions: Columns, health: Mapping[str, A
     if health.get("interrupted"):
         said.append("the run was interrupted: its figures are of what was recorded until then")
     if len(made) > len(ok):
-        said.append(
-            f"{len(made) - len(ok):,} of {len(made):,} calls were not answered; latencies are those of the rest"
-        )
+        why = ", ".join(f"{error['count']:,} {status}" for status, error in errors(made).items())
+        lost = f"{len(made) - len(ok):,} of {len(made):,} calls were not answered ({why})"
+        said.append(f"{lost}; latencies are those of the rest")
     if 0 < len(ok) < 100:
         said.append(f"only {len(ok)} calls were answered: a p99 of so few is their slowest")
     if guessed := int((made.usage == "estimated").sum()):
@@ -108,4 +108,4 @@ def _workers(cpu_share: float) -> int:
 def ms(seconds: float) -> str:
     """Seconds as milliseconds, for people: three digits."""
     x = round(seconds * 1000, 6)
-    return f"{x:,.0f} ms" if x >= 100 or x == int(x) else f"{x:#.3g} ms"
+    return f"{x:,.0f} ms" if x >= 100 or x % 1 == 0 else f"{x:#.3g} ms"

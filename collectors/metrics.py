@@ -262,12 +262,17 @@ def in_flight_per_agent(calls: Columns, sessions: Columns) -> float:
     return _ratio(e2e(calls).sum(), agent_hours(sessions) * 3600)
 
 
+def ended(sessions: Columns) -> Columns:
+    """Sessions proper that came to their own end, well or badly."""
+    root = roots(sessions)
+    return root.where(~is_in(root.outcome, ("unfinished", "cancelled")))
+
+
 def tokens_per_intent(calls: Columns, sessions: Columns) -> float:
     """Tokens spent for each thing a person asked for and got, in sessions that came to their own end."""
-    root = roots(sessions)
-    ended = root.where(~is_in(root.outcome, ("unfinished", "cancelled")))
-    theirs = np.isin(calls.session, ended.session)
-    return _ratio((calls.input_tokens + calls.output_tokens)[theirs].sum(), ended.intents.sum())
+    whole = ended(sessions)
+    theirs = np.isin(calls.session, whole.session)
+    return _ratio((calls.input_tokens + calls.output_tokens)[theirs].sum(), whole.intents.sum())
 
 
 # The run as a whole.

@@ -6,17 +6,20 @@ from typing import Any
 
 import msgspec
 
-from collectors import charts
+from collectors import charts, tables
 from collectors.health import LIMITS, ms
 from collectors.load import Run, load_run
-from collectors.metrics import ACCOUNTS, agents_calls, answered
-from collectors.page import card, page, plot, section, split_bar, table
+from collectors.metrics import agents_calls, answered
+from collectors.page import card, page, plot, section
 from collectors.store import recover, write_file
 from collectors.summary import BASELINE, duration, summarise
-from collectors.text import number, share
+from collectors.text import duration_text, number, share
 from collectors.waterfall import waterfall
 
 Summary = dict[str, Any]
+
+HEADLINE = 3
+"""Sessions that must have come to their own end before an archetype's tokens per request are said at the top."""
 
 
 def write_report(folder: Path | str) -> Path:
@@ -43,7 +46,7 @@ def _figures(run: Run, summary: Summary) -> dict[str, charts.Figure]:
     if not len(calls):
         return {}
     ok = answered(calls)
-    table = demand["archetypes"]
+    rows = demand["archetypes"]
     figures = {
         "demand": charts.demand(calls, seconds),
         "population": charts.population(calls, run.sessions, seconds, summary["run"]["agents_asked"]),
@@ -56,10 +59,10 @@ def _figures(run: Run, summary: Summary) -> dict[str, charts.Figure]:
         figures |= {
             "time": charts.time_shares(calls, run.sessions),
             "waterfall": waterfall(calls, run.tools, run.sessions),
-            "cache": charts.cache(table),
+            "cache": charts.cache(rows),
         }
-    if any(row["tokens_per_intent"] for row in table.values()):
-        figures["amplification"] = charts.amplification(table, BASELINE)
+    if any(row["tokens_per_intent"] for row in rows.values()):
+        figures["amplification"] = charts.amplification(rows, BASELINE)
     if summary["errors"]:
         figures["failures"] = charts.failures(calls, seconds)
     return figures
@@ -112,9 +115,9 @@ def _lede(summary: Summary) -> str:
 
 
 def _most_amplified(demand: Summary) -> tuple[str, float] | None:
-    """The archetype furthest above the baseline, and how far."""
-    rows = demand["archetypes"].items()
-    times = [(row[f"tokens_per_intent_over_{BASELINE}"] or 0.0, name) for name, row in rows if name != BASELINE]
+    """The archetype furthest above the baseline, and how far; of those with enough sessions to make a headline."""
+    rows = {name: row for name, row in demand["archetypes"].items() if row["ended"] >= HEADLINE}
+    times = [(row[f"tokens_per_intent_over_{BASELINE}"] or 0.0, name) for name, row in rows.items() if name != BASELINE]
     factor, name = max(times, default=(0.0, ""))
     return (name, factor) if factor else None
 
@@ -149,7 +152,7 @@ def _cards(summary: Summary) -> list[str]:
             f"{number(demand['input_per_output'])} in for 1 out; {number(tokens['uses']['wasted']['total'])} wasted",
         ),
         card("Prefix cache", share(demand["prefix_hit_rate"]), "of input tokens that the server did not compute again"),
-        card("TTFT, median", _ms(ttft["p50"]), f"time to first token; p99 {_ms(ttft['p99'])}"),
+        card("TTFT, median", duration_text(ttft["p50"]), f"time to first token; p99 {duration_text(ttft['p99'])}"),
         card("Per agent-hour", number(demand["tokens_per_agent_hour"]), "tokens caused by an agent that never stops"),
     ]
     most = _most_amplified(demand)
@@ -165,10 +168,10 @@ def _sections(summary: Summary, spot: dict[str, str]) -> list[str]:
     demand, tokens = summary["demand"], summary["tokens"]
     chains = spot.get("growth", "") + spot.get("depth", "")
     found = [
-        section("Token demand", _says_demand(demand), _tokens_bar(tokens), spot.get("demand", "")),
+        section("Token demand", _says_demand(demand), tables.tokens_bar(tokens), spot.get("demand", "")),
         section("Agents and calls", _says_population(summary), spot.get("population", "")),
         section(
-            "How long calls took", _says_latency(summary), spot.get("latency", ""), _latency_table(summary["serving"])
+            "How long calls took", _says_latency(summary), spot.get("latency", ""), tables.latencies(summary["serving"])
         ),
         section("Along the chain", _says_chain(demand), chains) if chains else "",
         section("Where the time of a session goes", _says_time(summary["jobs"]), spot["time"])
@@ -182,11 +185,12 @@ def _sections(summary: Summary, spot: dict[str, str]) -> list[str]:
         )
         if "waterfall" in spot
         else "",
-        section("By archetype", "Sub-agents count towards the session that started them.", _archetypes(summary)),
+        section("By archetype", "Sub-agents count towards the session that started them.", tables.archetypes(summary)),
     ]
     if "amplification" in spot:
         says = (
-            "What one thing asked for by a person costs in tokens, when a person chats and when an agent does the work."
+            "What one thing asked for by a person costs in tokens, chatting and with an agent at work. Of sessions "
+            "that came to their own end, which in a short run are the shorter ones."
         )
         found.append(section("Tokens per human request", says, spot["amplification"]))
     if "cache" in spot:
@@ -197,11 +201,13 @@ def _sections(summary: Summary, spot: dict[str, str]) -> list[str]:
         found.append(section("Prefix cache", says, spot["cache"]))
     return [
         *found,
-        section("Errors and attempts", _says_errors(summary), spot.get("failures", ""), _errors(summary["errors"])),
+        section(
+            "Errors and attempts", _says_errors(summary), spot.get("failures", ""), tables.errors(summary["errors"])
+        ),
         section("Burstiness", _says_bursts(summary["burstiness"]), spot.get("bursts", "")),
-        section("Health of the measurement", _says_health(summary), _health(summary), spot.get("send_lag", "")),
-        section("Token ledger", "Every token is in one row and in one column.", _ledger(tokens)),
-        section("Wanted and counted", _says_drift(summary["drift"]), _drift(summary["drift"])),
+        section("Health of the measurement", _says_health(summary), tables.health(summary), spot.get("send_lag", "")),
+        section("Token ledger", "Every token is in one row and in one column.", tables.ledger(tokens)),
+        section("Wanted and counted", _says_drift(summary["drift"]), tables.drift(summary["drift"])),
     ]
 
 
@@ -251,10 +257,10 @@ def _says_time(jobs: Summary) -> str:
 
 def _says_errors(summary: Summary) -> str:
     failed, calls = summary["serving"]["ttft"]["failed"], summary["run"]["calls"]
-    attempts = summary["demand"]["attempts_per_call"]
-    resends = summary["serving"]["silent_resends"]
-    said = f"{failed:,} of {calls:,} calls were not answered; {number(attempts)} attempts per call"
-    return said + (f"; {resends:,} were sent again after a dead connection." if resends else ".")
+    attempts, resends = summary["demand"]["attempts_per_call"], summary["serving"]["silent_resends"]
+    said = f"{failed:,} of {calls:,} calls were not answered; "
+    said += "none was tried again." if attempts == 1 else f"{number(attempts)} attempts were made per call."
+    return said + (f" {resends:,} were sent again after a pooled connection had died." if resends else "")
 
 
 def _says_bursts(burstiness: Summary) -> str:
@@ -268,110 +274,12 @@ def _says_health(summary: Summary) -> str:
     lag = summary["serving"]["send_lag"]
     return (
         "What this machine added to the figures. Send lag is the time between when a call was due and when it was "
-        f"sent; its p99 was {_ms(lag['p99'])}, and at most {ms(LIMITS.send_lag)} is trusted."
+        f"sent; its p99 was {duration_text(lag['p99'])}, and at most {ms(LIMITS.send_lag)} is trusted."
     )
 
 
 def _says_drift(drift: Summary) -> str:
     return f"How close the server's own token counts came to what was wanted, over {drift['input']['calls']:,} calls."
-
-
-# Tables.
-
-
-def _tokens_bar(tokens: Summary) -> str:
-    return split_bar([(*charts.ACCOUNT[name], tokens[name], number(tokens[name])) for name in ACCOUNTS])
-
-
-def _latency_table(serving: Summary) -> str:
-    names = {"ttft": "TTFT", "itl": "ITL", "tpot": "TPOT", "e2e": "E2E", "response_time": "response time"}
-    columns = ("p50", "p90", "p95", "p99", "mean", "max")
-    rows = [
-        [title, *(_ms(serving[key][c]) for c in columns), f"{serving[key]['count']:,}", f"{serving[key]['failed']:,}"]
-        for key, title in names.items()
-        if serving[key]["count"]
-    ]
-    return table(["", *columns, "count", "calls not answered"], rows)
-
-
-def _archetypes(summary: Summary) -> str:
-    head = (
-        "archetype", "sessions", "done", "calls per session", "input per call", "output per call", "in : out",
-        "cache hit", "tokens per session", "per agent-hour", "per request", "× chat", "session, median",
-    )  # fmt: skip
-    jobs = summary["jobs"]["archetypes"]
-    rows = []
-    for name, row in summary["demand"]["archetypes"].items():
-        median = jobs[name]["session"]["p50"]
-        rows.append(
-            [
-                name, f"{row['sessions']:,}", f"{row['done']:,}", number(row["calls_per_session"]),
-                number(row["input_per_call"]["p50"]), number(row["output_per_call"]["p50"]),
-                number(row["input_per_output"]), share(row["prefix_hit_rate"]), number(row["tokens_per_session"]),
-                number(row["tokens_per_agent_hour"]), number(row["tokens_per_intent"]),
-                number(row[f"tokens_per_intent_over_{BASELINE}"]), "–" if median is None else f"{number(median)} s",
-            ]
-        )  # fmt: skip
-    return table(head, rows)
-
-
-def _errors(errors: Summary) -> str:
-    if not errors:
-        return ""
-    rows = [[status, f"{e['count']:,}", e["example"][:160]] for status, e in errors.items()]
-    return table(["status", "calls", "example"], rows, words=True)
-
-
-def _health(summary: Summary) -> str:
-    health, lag = summary["health"], summary["serving"]["send_lag"]
-    rows = [
-        ("send lag p50 / p99 / max", f"{_ms(lag['p50'])} / {_ms(lag['p99'])} / {_ms(lag['max'])}", ms(LIMITS.send_lag)),
-        (
-            "event-loop lag p50 / p99 / max",
-            " / ".join(_ms(health.get(f"loop_lag_{p}")) for p in ("p50", "p99", "max")),
-            ms(LIMITS.loop_lag),
-        ),
-        ("CPU of the sender, of one core", share(health.get("cpu_share")), share(LIMITS.cpu_share)),
-        ("CPU of this machine, of all cores", share(health.get("machine_cpu")), share(LIMITS.machine_cpu)),
-    ]
-    return table(["", "measured", "limit"], rows)
-
-
-def _ledger(tokens: Summary) -> str:
-    uses = tokens["uses"]
-    rows = [
-        [charts.ACCOUNT[n][0], *(f"{uses[use][n]:,}" for use in uses), f"{tokens[n]:,}", share(_part(tokens, n))]
-        for n in ACCOUNTS
-    ]
-    rows.append(["all", *(f"{uses[use]['total']:,}" for use in uses), f"{tokens['total']:,}", ""])
-    by, wasted = tokens["counted_by"], tokens["wasted_by"]
-    caption = (
-        f"Counted by the server: {by['server']:,} tokens; estimated: {by['estimated']:,}. Wasted in calls that were "
-        f"not answered: {wasted['failed_calls']:,}; in sessions that failed: {wasted['failed_sessions']:,}."
-    )
-    return table(["account", *uses, "total", "share"], rows, total=True) + f'<p class="note">{caption}</p>'
-
-
-def _part(tokens: Summary, name: str) -> float | None:
-    return tokens[name] / tokens["total"] if tokens["total"] else None
-
-
-def _drift(drift: Summary) -> str:
-    keys = ("median_relative", "median_absolute_relative", "p95_absolute_relative")
-    rows = [
-        [
-            side,
-            f"{d['wanted_tokens']:,}",
-            f"{d['counted_tokens']:,}",
-            *("–" if d[k] is None else f"{d[k]:.2%}" for k in keys),
-        ]
-        for side, d in drift.items()
-    ]
-    return table(["", "wanted", "counted", "median error", "median size of error", "p95 size of error"], rows)
-
-
-def _ms(seconds: float | None) -> str:
-    return "–" if seconds is None else ms(seconds) if seconds < 1 else f"{seconds:,.3g} s"
 
 
 # The fine print.

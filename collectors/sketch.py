@@ -23,34 +23,23 @@ class Sketch:
     def __init__(self) -> None:
         self.counts = np.zeros(_BUCKETS, np.int64)
         self.total = 0.0  # sum of the values, for the mean
-        self.largest = 0.0
 
     @property
     def count(self) -> int:
         return int(self.counts.sum())
 
-    def add(self, value: float) -> None:
-        """Count one value."""
-        bucket = math.ceil(math.log(min(value, HIGHEST)) / _LOG_GAMMA) - _FIRST + 1 if value > LOWEST else 0
-        self.counts[bucket] += 1
-        self.total += value
-        if value > self.largest:
-            self.largest = value
-
-    def add_all(self, values: ArrayLike) -> None:
-        """Count many values. NaN is skipped: it never happened."""
+    def add(self, values: ArrayLike) -> None:
+        """Count one value or many. NaN is skipped: it never happened."""
         x = np.asarray(values, dtype=float)
         x = x[~np.isnan(x)]
         bucket = np.ceil(np.log(np.clip(x, LOWEST, HIGHEST)) / _LOG_GAMMA) - _FIRST + 1
         np.add.at(self.counts, np.where(x > LOWEST, bucket, 0).astype(int), 1)
         self.total += float(x.sum())
-        self.largest = max(self.largest, float(x.max(initial=0.0)))
 
     def merge(self, other: "Sketch") -> None:
         """Count everything that `other` counted; the result is the same in any order."""
         self.counts += other.counts
         self.total += other.total
-        self.largest = max(self.largest, other.largest)
 
     def quantile(self, q: float) -> float:
         """The value below which a share `q` lies, within 1 %; NaN of nothing."""

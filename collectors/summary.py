@@ -167,6 +167,7 @@ def demand(calls: Columns, sessions: Columns) -> dict[str, Any]:
     return {
         "sessions": len(root),
         "done": int((root.outcome == "done").sum()),
+        "ended": len(metrics.ended(sessions)),
         "calls": len(calls),
         "intents": int(root.intents.sum()),
         "input_tokens": int(calls.input_tokens.sum()),

@@ -42,9 +42,10 @@ def _endpoint(endpoint: dict[str, Any]) -> str:
 
 def _amplification(demand: dict[str, Any]) -> list[str]:
     base = demand["baseline"]
+    if base is None:
+        return []
     times = {name: row[f"tokens_per_intent_over_{base}"] for name, row in demand["archetypes"].items() if name != base}
-    said = [f"one {name} request = {number(x)} {base} requests" for name, x in times.items() if base and x is not None]
-    return [f"{'':<12}{', '.join(said)}"] if said else []
+    return [f"{'':<12}one {name} request = {number(x)} {base} requests" for name, x in times.items() if x is not None]
 
 
 def _latency_lines(serving: dict[str, Any]) -> list[str]:
@@ -60,7 +61,7 @@ def _latency_lines(serving: dict[str, Any]) -> list[str]:
     for key, name in names.items():
         figures = serving[key]
         if figures["count"]:
-            values = "".join(f"{ms(figures[p]):>10}" for p in ("p50", "p90", "p99"))
+            values = "".join(f"{duration_text(figures[p]):>10}" for p in ("p50", "p90", "p99"))
             rows.append(f"{name:<12}{values}{figures['count']:>10,}   {figures['failed'] or ''}".rstrip())
     return rows
 
@@ -78,3 +79,8 @@ def number(value: float | None) -> str:
 def share(value: float | None) -> str:
     """A share as a percentage; "–" for nothing."""
     return "–" if value is None else f"{value:.0%}" if 0.1 < value < 0.995 or value in (0, 1) else f"{value:.1%}"
+
+
+def duration_text(seconds: float | None) -> str:
+    """Milliseconds below a second, seconds above; "–" for nothing."""
+    return "–" if seconds is None else ms(seconds) if seconds < 1 else f"{seconds:,.3g} s"

@@ -43,7 +43,7 @@ def waterfall(calls: Columns, tools: Columns, sessions: Columns) -> Figure:
             depth = agent.count(".") + 1 if agent else 0
             name = f"{mine.archetype[i]} · {session}" if not depth else f"{mine.archetype[i]} {agent}"
             lanes.append(
-                label(name, 28) + (f"  ({mine.outcome[i]})" if not depth and mine.outcome[i] != "done" else "")
+                label(name, 28) + ("" if depth or mine.outcome[i] == "done" else label(f"  ({mine.outcome[i]})"))
             )
             own = their_calls.where(their_calls.agent == agent), their_tools.where(their_tools.agent == agent)
             span = (float(mine.start[i]) - begin, float(mine.end[i]) - begin)

@@ -11,7 +11,7 @@ import numpy as np
 from collectors.records import CALIBRATION, Call, Session, Tool
 
 SHAPES = {  # first input, growth per step, output, steps, tool seconds, human wait, share of reasoning
-    "coder": (18_000, 1_100, 260, 14, 0.5, 0.0, 0.3),
+    "coder": (18_000, 1_100, 260, 9, 0.5, 0.0, 0.3),
     "support": (1_500, 180, 60, 8, 0.1, 0.0, 0.1),
     "orchestrator": (9_000, 900, 300, 6, 0.4, 0.0, 0.4),
     "explorer": (4_000, 700, 120, 5, 0.3, 0.0, 0.2),

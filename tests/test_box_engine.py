@@ -1,4 +1,4 @@
-"""The engine of the box: its step time by hand, its scheduling rules, measured anchors, and a fuzz of its invariants."""
+"""The box's engine: its step time by hand, its scheduling rules, measured rows, and a fuzz of its invariants."""
 
 import itertools
 
@@ -170,7 +170,7 @@ def run_out(to: Engine, now: float = 0.0) -> float:
 
 
 def closed_loop(preset: Preset, users: int, prompt: int, output: int, each: int = 6) -> tuple[float, float]:
-    """Mean TTFT and TPOT in ms of `users` who ask again at once, lengths uniform in 0.8 to 1.0 of nominal, as in the fit."""
+    """Mean TTFT and TPOT in ms; users ask again at once, lengths are uniform in 0.8–1.0 of nominal, as in the fit."""
     rng = np.random.default_rng(0)
     served, now, times = engine(preset), 0.0, []
     left = itertools.count(users * each, -1)

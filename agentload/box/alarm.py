@@ -1,4 +1,4 @@
-"""An alarm at an instant. Timers of event loops have a grain of a millisecond, a tenth of a step; Linux can do better."""
+"""An alarm at an instant. Timers of event loops have a grain of a millisecond, a tenth of a step; Linux has better."""
 
 import asyncio
 import ctypes

@@ -1,8 +1,7 @@
 """The box's HTTP server: an OpenAI-compatible face on a simulated replica.
 
-Tokens do not pass through aiohttp's response writer: each connection's events of a step are joined and written to its
-transport once, in the chunked framing that aiohttp has announced. What is a fault of the request is an OpenAI-shaped
-error, never a traceback.
+Tokens do not pass through aiohttp's response writer: what a connection gets in a step, framing included, is joined and
+written to its transport once. What is a fault of the request is an OpenAI-shaped error, never a traceback.
 """
 
 import asyncio
@@ -38,22 +37,40 @@ class Answered(Struct):
     cached: int
     output_tokens: int
     status: str
-    first_write: float | None
+    first_write: float | None  # with a token in it, not just the role; None where nothing was streamed
     last_write: float | None
     writes: list[float]
+
+
+class Stream(web.StreamResponse):
+    """A response whose body, chunk framing and its end included, is written to the transport by an `Exchange`."""
+
+    _length_check = False  # so that aiohttp neither frames the body nor ends it (as it does for websockets)
 
 
 class Exchange:
     """A request being answered: what will be said, and how its tokens leave."""
 
-    __slots__ = ("_deltas", "_framer", "_transport", "_wants_usage", "done", "id", "request", "script", "writes")
+    __slots__ = (
+        "_deltas",
+        "_framer",
+        "_transport",
+        "_wants_usage",
+        "done",
+        "first",
+        "id",
+        "request",
+        "script",
+        "writes",
+    )
 
     def __init__(self, identity: str, script: Script, request: Request) -> None:
         self.id = identity
         self.script = script
         self.request = request
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.writes: list[float] = []  # time.monotonic() of each
+        self.first: float | None = None  # time.monotonic() of the first write with a token in it
+        self.writes: list[float] = []  # and of every write
         self._transport: asyncio.WriteTransport | None = None
 
     def stream(
@@ -78,8 +95,11 @@ class Exchange:
             if last:
                 data += self._framer.end(self.script.finish_reason, self.usage() if self._wants_usage else None)
             if data:
+                now = time.monotonic()
                 transport.write(data)
-                self.writes.append(time.monotonic())
+                self.writes.append(now)
+                if delta and self.first is None:
+                    self.first = now
         if last and not self.done.done():
             self.done.set_result(None)
 
@@ -183,8 +203,7 @@ class Face:
     ) -> web.StreamResponse:
         if http.version < (1, 1):
             raise Refused(400, "streaming needs HTTP/1.1", param="stream")
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
-        response.enable_chunked_encoding()
+        response = Stream(headers={"Content-Type": "text/event-stream; charset=utf-8", "Transfer-Encoding": "chunked"})
         await response.prepare(http)
         transport = http.transport
         if transport is not None:
@@ -192,7 +211,6 @@ class Face:
             tokens = deltas(exchange.script) if chat else texts(exchange.script)
             exchange.stream(framer, tokens, transport, wants_usage=ask.wants_usage)
             await self._run(http, exchange, received)
-            await response.write_eof()
         return response
 
     async def _run(self, http: web.Request, exchange: Exchange, received: float) -> None:
@@ -219,7 +237,7 @@ class Face:
             cached=max(0, request.cached),
             output_tokens=request.generated,
             status=status,
-            first_write=writes[0] if writes else None,
+            first_write=exchange.first,
             last_write=writes[-1] if writes else None,
             writes=writes,
         )

@@ -246,7 +246,7 @@ def chunked(event: bytes) -> bytes:
     return b"%x\r\ndata: %b\n\n\r\n" % (len(event) + 8, event)
 
 
-DONE = chunked(b"[DONE]")
+DONE = chunked(b"[DONE]") + b"0\r\n\r\n"
 
 
 class Framer:
@@ -267,7 +267,7 @@ class Framer:
         return b"%x\r\n%b%b%b" % (self._rest + len(delta), self._before, delta, self._after)
 
     def end(self, reason: str, used: dict[str, Any] | None) -> bytes:
-        """Finish chunk, usage if wanted, and the end mark."""
+        """Finish chunk, usage if wanted, the end mark, and the end of the body."""
         finish = b'%b,"choices":[{"index":0,"%b":%b,"logprobs":null,"finish_reason":"%b"}]}'
         end = chunked(finish % (self._common, self._key, self._empty, reason.encode()))
         if used is not None:

@@ -52,8 +52,8 @@ async def serve(options: BoxOptions, ready: Callable[[str], None], stop: asyncio
             ready(f"http://{f'[{host}]' if ':' in host else host}:{port}/v1")
             await stop.wait()
         finally:
-            face.replica.close()
             await runner.cleanup()
+            face.replica.close()
 
 
 def serve_until_signal(options: BoxOptions, ready: Callable[[str], None], *, watch_stdin: bool = False) -> None:

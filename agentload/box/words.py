@@ -57,8 +57,8 @@ def _starts(data: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.uint
     starts = np.concatenate(([0], np.flatnonzero(kinds[1:] != kinds[:-1]) + 1))
     lengths = np.diff(starts, append=len(data))
     limits = _LIMITS[kinds[starts]]
-    parts = -(-lengths // limits)
-    if int(parts.max()) > 1:
+    if (lengths > limits).any():
+        parts = -(-lengths // limits)
         first = np.cumsum(parts) - parts
         nth = np.arange(int(parts.sum())) - np.repeat(first, parts)
         starts = np.repeat(starts, parts) + nth * np.repeat(limits, parts)

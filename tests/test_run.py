@@ -1,0 +1,332 @@
+"""Whole runs, as a user starts them: real processes, the box or a real server, records on disk."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agentload.box.options import BoxOptions
+from agentload.box.serve import BoxProcess
+from collectors.load import Run, load_run
+
+QUICK = BoxOptions(speed=5.0, sigma=0.0)
+MIX = "--archetype coder --archetype support --archetype chat --scale 0.1 --longest-wait 0.2".split()
+VLLM = "http://127.0.0.1:8841"
+
+
+def command(*arguments: str, out: Path) -> list[str]:
+    return [sys.executable, "-m", "agentload", "run", "--out", str(out), *arguments]
+
+
+def run(*arguments: str, out: Path, code: int = 0) -> Run:
+    """A run to its end; its records."""
+    ended = subprocess.run(command(*arguments, out=out), capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == code, ended.stderr
+    assert "Traceback" not in ended.stderr
+    return load_run(Path(ended.stdout.strip().splitlines()[-1]).parent)
+
+
+def counters(url: str, *names: str) -> np.ndarray[Any, Any]:
+    """Sums of Prometheus counters over their labels."""
+    page = urllib.request.urlopen(f"{url}/metrics", timeout=5).read().decode()
+    found = [re.findall(rf"^{re.escape(name)}(?:{{[^}}]*}})? (\S+)$", page, re.MULTILINE) for name in names]
+    assert all(found), f"{url}/metrics lacks one of {names}"
+    return np.array([sum(float(value) for value in values) for values in found])
+
+
+LEDGER = ("vllm:prompt_tokens_total", "vllm:prompt_tokens_cached_total", "vllm:generation_tokens_total")
+
+
+def ledger(run: Run) -> list[int]:
+    calls = run.calls
+    return [int(calls.input_tokens.sum()), int(calls.cached_tokens.sum()), int(calls.output_tokens.sum())]
+
+
+def sessions(run: Run) -> list[tuple[Any, ...]]:
+    """What makes two runs the same: every call's place, sizes and outcome."""
+    c = run.calls
+    rows = zip(
+        c.session, c.agent, c.archetype, c.step, c.wanted_output_tokens, c.output_tokens, c.status, c.finish_reason,
+        c.tool_calls, c.input_tokens, strict=True,
+    )  # fmt: skip
+    return sorted(row for row in rows if row[0] >= 0)
+
+
+@pytest.fixture(scope="module")
+def box() -> Iterator[str]:
+    with BoxProcess(QUICK) as url:
+        yield url
+
+
+def test_a_run_of_nothing_but_a_count_starts_its_own_box_and_leaves_a_whole_folder(tmp_path: Path) -> None:
+    result = run("--sessions", "6", "--agents", "6", *MIX, out=tmp_path)
+    (folder,) = tmp_path.iterdir()
+
+    assert {file.name for file in folder.iterdir()} == {
+        "run.json", "calls.parquet", "tools.parquet", "sessions.parquet", "summary.json", "report.html"}  # fmt: skip
+    roots = result.sessions.agent == ""
+    assert sorted(result.sessions.session[roots].tolist()) == list(range(6))
+    assert set(result.sessions.outcome.tolist()) == {"done"}
+    assert set(result.calls.status.tolist()) == {"ok"}
+    assert result.header["endpoint"]["simulated"] is True
+    assert result.header["health"]["stop_reason"] == "done"
+    assert "SIMULATED" in (folder / "report.html").read_text().upper()
+
+
+def test_the_ledger_is_what_the_endpoint_counted(box: str, tmp_path: Path) -> None:
+    root = box.removesuffix("/v1")
+    before = counters(root, *LEDGER)
+    result = run("--url", box, "--sessions", "12", "--agents", "6", *MIX, out=tmp_path)
+    sums = json.loads(next(tmp_path.glob("*/summary.json")).read_text())["tokens"]
+
+    assert ledger(result) == (counters(root, *LEDGER) - before).tolist()
+    assert [sums["input"], sums["input_cached"], sums["output"]] == ledger(result)
+
+
+def test_counted_input_is_within_two_percent_of_wanted_and_forced_lengths_are_exact(box: str, tmp_path: Path) -> None:
+    calls = run("--url", box, "--sessions", "12", "--agents", "6", *MIX, out=tmp_path).calls
+    made = calls.session >= 0
+
+    assert np.abs(calls.input_tokens[made] / calls.wanted_input_tokens[made] - 1).max() < 0.02
+    assert (calls.output_tokens[made] == calls.wanted_output_tokens[made]).all()
+
+
+def test_both_clients_and_both_loops_give_the_same_sessions_for_a_seed(box: str, tmp_path: Path) -> None:
+    common = ("--url", box, "--sessions", "6", "--seed", "5", *MIX)
+    spec = tmp_path / "salt.toml"
+    spec.write_text('salt = 1\nsessions = 6\npopulation = [{archetype="coder"}]\nprofile = {type="held", agents=6}\n')
+    wire = sessions(run(str(spec), *common, "--agents", "6", out=tmp_path / "a"))
+    sdk = sessions(run(str(spec), *common, "--agents", "6", "--client", "sdk", out=tmp_path / "b"))
+    other = sessions(run(str(spec), *common, "--agents", "6", "--seed", "6", out=tmp_path / "c"))
+    open_loop = sessions(run(str(spec), *common, "--rate", "3", out=tmp_path / "d"))
+
+    assert wire == sdk
+    assert wire == open_loop
+    assert wire != other
+
+
+def test_live_agents_are_driven_by_the_models_tool_calls(box: str, tmp_path: Path) -> None:
+    live = (*MIX, "--mode", "live", "--sessions", "9", "--agents", "9")
+    wire, sdk = (run("--url", box, "--client", client, *live, out=tmp_path / client) for client in ("wire", "sdk"))
+
+    for result in (wire, sdk):
+        asked = result.calls.tool_calls.sum()
+        assert asked > 9
+        assert asked == len(result.tools.name)
+        assert set(result.sessions.outcome.tolist()) <= {"done", "step_limit"}
+    assert "tool_calls" in set(wire.calls.finish_reason.tolist())
+
+
+def test_not_streaming_gives_the_same_sessions(box: str, tmp_path: Path) -> None:
+    spec = tmp_path / "plain.toml"
+    spec.write_text(
+        'salt = 1\nsessions = 4\nscale = 0.1\nlongest_wait = 0.1\npopulation = [{archetype="support"}]\nprofile = {type="held", agents=4}\n'
+    )
+    streamed = sessions(run(str(spec), "--url", box, out=tmp_path / "a"))
+    spec.write_text(spec.read_text() + "[endpoint]\nstream = false\n")
+    for client in ("wire", "sdk"):
+        assert sessions(run(str(spec), "--url", box, "--client", client, out=tmp_path / client)) == streamed
+
+
+def test_a_parent_waits_for_its_children_end_to_end(box: str, tmp_path: Path) -> None:
+    spec = tmp_path / "brood.toml"
+    spec.write_text(
+        'sessions = 2\npopulation = [{archetype="lead"}]\nprofile = {type="held", agents=2}\n'
+        '[archetypes.lead]\nbase = "fixed"\nsteps = 2\nchildren = 3\nchild = "fixed"\n'
+    )
+    result = run(str(spec), "--url", box, out=tmp_path / "runs")
+    rows, calls = result.sessions, result.calls
+
+    assert sorted(rows.agent.tolist()) == ["", "", "0", "0", "1", "1", "2", "2"]
+    for number in (0, 1):
+        mine = rows.session == number
+        children = mine & (rows.agent != "")
+        assert rows.start[children].max() < rows.end[children].min()  # side by side
+        resumed = calls.due[(calls.session == number) & (calls.agent == "") & (calls.step == 1)][0]
+        assert resumed >= rows.end[children].max()
+
+
+def test_latencies_are_those_the_server_logged(tmp_path: Path) -> None:
+    """First and last byte as the box says it wrote them; bounds are wide, since other work shares these cores.
+
+    `make bench` measures how close it really is.
+    """
+    log = tmp_path / "box.log"
+    with BoxProcess(BoxOptions(sigma=0.0, log=str(log))) as url:
+        result = run("--url", url, "--agents", "30", "--sessions", "60", *MIX, out=tmp_path / "runs")
+    wrote = {line["id"]: line for line in map(json.loads, log.read_text().splitlines())}
+    anchor, calls = result.header["clock_anchor"]["monotonic"], result.calls
+    late_first, late_last = [], []
+    for i in np.flatnonzero(calls.session >= 0):
+        path = f".{calls.agent[i]}" if calls.agent[i] else ""
+        name = f"{result.header['run_id']}-{calls.session[i]}{path}-{calls.step[i]}-{calls.attempt[i]}"
+        late_first.append(calls.first[i] + anchor - wrote[name]["first_write"])
+        late_last.append(calls.end[i] + anchor - wrote[name]["last_write"])
+
+    assert min(late_first) > -0.0005
+    assert np.quantile(late_first, 0.5) < 0.005
+    assert np.quantile(late_last, 0.5) < 0.005
+
+
+def start(*arguments: str, out: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(command(*arguments, out=out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def records_on_disk(out: Path, least: int) -> Path:
+    """Wait until a run has that many bytes of calls on disk."""
+    for _ in range(200):
+        for file in out.glob("*/calls.arrows"):
+            if file.stat().st_size >= least:
+                return file.parent
+        time.sleep(0.05)
+    raise AssertionError("no records within ten seconds")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_sessions_and_writes_the_report(box: str, tmp_path: Path, number: int) -> None:
+    process = start("--url", box, "--agents", "8", "--duration", "60", *MIX, out=tmp_path)
+    folder = records_on_disk(tmp_path, 4_000)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    result = load_run(folder)
+
+    assert process.returncode == 130, err
+    assert out.strip().endswith("report.html")
+    assert result.header["health"]["stop_reason"] == "interrupted"
+    assert "cancelled" not in set(result.calls.status.tolist())
+    assert "unfinished" in set(result.sessions.outcome.tolist())
+
+
+def test_a_second_interrupt_stops_at_once_and_loses_nothing(tmp_path: Path) -> None:
+    with BoxProcess(BoxOptions(speed=0.05)) as slow:
+        process = start("--url", slow, "--agents", "8", "--duration", "60", *MIX, out=tmp_path)
+        folder = records_on_disk(tmp_path, 1_000)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=15)
+    result = load_run(folder)
+
+    assert process.returncode == 130
+    assert out.strip().endswith("report.html")
+    cut = result.calls.status == "cancelled"
+    assert cut.sum() == 8
+    assert len(set(result.sessions.session.tolist())) == 8
+
+
+def test_a_killed_run_is_reported_from_what_it_had_written(box: str, tmp_path: Path) -> None:
+    process = start("--url", box, "--agents", "8", "--duration", "60", *MIX, out=tmp_path)
+    folder = records_on_disk(tmp_path, 8_000)
+    process.kill()
+    process.communicate(timeout=10)
+    ended = subprocess.run(
+        [sys.executable, "-m", "agentload", "report", str(folder)], capture_output=True, text=True, check=False
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    assert (folder / "report.html").is_file()
+    result = load_run(folder)
+    assert len(result.calls.session) > 10
+    assert set(result.calls.session[result.calls.session >= 0].tolist()) == set(result.sessions.session.tolist())
+
+
+def test_the_box_ends_with_a_run_that_is_killed(tmp_path: Path) -> None:
+    process = start("--agents", "4", "--duration", "60", *MIX, out=tmp_path)
+    folder = records_on_disk(tmp_path, 1_000)
+    url = json.loads((folder / "run.json").read_text())["endpoint"]["url"]
+    process.kill()
+    process.communicate(timeout=10)
+
+    for _ in range(100):
+        try:
+            urllib.request.urlopen(f"{url}/models", timeout=1).close()
+        except OSError:
+            return
+        time.sleep(0.05)
+    raise AssertionError("the box is still there")
+
+
+def test_a_limit_on_tokens_stops_a_run_cleanly(box: str, tmp_path: Path) -> None:
+    result = run("--url", box, "--agents", "8", "--duration", "60", "--max-tokens", "200000", *MIX, out=tmp_path)
+
+    assert result.header["health"]["stop_reason"] == "max_tokens"
+    assert sum(ledger(result)[::2]) >= 200_000
+    assert result.header["duration"] < 30
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--url", "http://127.0.0.1:9/v1"], "cannot reach http://127.0.0.1:9/v1: "),
+        (["--url", "127.0.0.1:8000"], "url must begin with http:// or https://"),
+        (["--url", "BOX", "--model", "gpt"], "model 'gpt' is not at "),
+        (["--url", "BOX", "--out", "/proc/x"], "--out '/proc/x' cannot hold run folders"),
+        (["--url", "BOX", "--archetype", "coder", "--scale", "40"], "its system prompt and tools are 604,000 tokens"),
+        (["nope.toml"], "spec 'nope.toml' does not exist"),
+    ],
+)
+def test_what_cannot_be_run_is_said_in_one_line_and_nothing_is_sent(
+    box: str, tmp_path: Path, arguments: list[str], complaint: str
+) -> None:
+    sent = counters(box.removesuffix("/v1"), LEDGER[0])
+    filled = [box if argument == "BOX" else argument for argument in arguments]
+    ended = subprocess.run(command(*filled, out=tmp_path / "o") if "--out" not in filled else
+                           [sys.executable, "-m", "agentload", "run", *filled],
+                           capture_output=True, text=True, check=False)  # fmt: skip
+
+    assert ended.returncode == 2
+    assert complaint in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
+    assert counters(box.removesuffix("/v1"), LEDGER[0]) == sent
+    assert not list(tmp_path.glob("o/*"))
+
+
+def test_the_key_stays_out_of_everything_that_is_written(box: str, tmp_path: Path) -> None:
+    key = "sk-planted-7f3a9c"
+    environment = os.environ | {"MY_KEY": key}
+    arguments = command("--url", box, "--api-key-env", "MY_KEY", "--sessions", "3", "--agents", "3", *MIX, out=tmp_path)
+    ended = subprocess.run(arguments, capture_output=True, env=environment, check=False)
+
+    assert ended.returncode == 0
+    assert key.encode() not in ended.stdout + ended.stderr
+    for file in tmp_path.rglob("*"):
+        assert not file.is_file() or key.encode() not in file.read_bytes(), file
+
+
+def vllm_is_up() -> bool:
+    try:
+        urllib.request.urlopen(f"{VLLM}/health", timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not vllm_is_up(), reason=f"no vLLM answers at {VLLM} (model `tiny`, context 8,192)")
+@pytest.mark.parametrize("client", ["wire", "sdk"])
+@pytest.mark.parametrize("mode", ["sized", "live"])
+def test_the_ledger_is_what_a_real_vllm_counted(tmp_path: Path, client: str, mode: str) -> None:
+    before = counters(VLLM, *LEDGER)
+    result = run("--url", f"{VLLM}/v1", "--client", client, "--mode", mode, "--agents", "32", "--sessions", "32",
+*MIX, "--scale", "0.05", out=tmp_path)  # fmt: skip
+
+    assert set(result.calls.status.tolist()) == {"ok"}
+    assert set(result.calls.usage.tolist()) == {"server"}
+    assert ledger(result) == (counters(VLLM, *LEDGER) - before).tolist()
+    if mode == "sized":
+        made = result.calls.session >= 0
+        drift = np.abs(result.calls.input_tokens[made] / result.calls.wanted_input_tokens[made] - 1)
+        assert np.median(drift) < 0.02
+    else:
+        assert result.calls.tool_calls.sum() > 10
+        assert len(result.tools.name) == result.calls.tool_calls.sum()
