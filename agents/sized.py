@@ -6,7 +6,6 @@ one step is corrected in the next. Tool schemas are part of the preamble's token
 are user messages: nothing here depends on what the model says.
 """
 
-import math
 import zlib
 from collections.abc import Callable, Iterator
 
@@ -116,7 +115,7 @@ def put_back(context: Context, reply: Reply, room: Room) -> int:
     """Append the reply; return the tokens that the conversation now holds, by the server's own count."""
     message = reply.message()
     context.append(message)
-    return reply.input_tokens + message.tokens + math.floor(room.calibration.per_message / 2)
+    return reply.input_tokens + message.tokens + round(room.calibration.per_message)
 
 
 def summarise(context: Context, held: int, limit: int, output: int) -> Chat:

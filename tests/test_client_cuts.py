@@ -12,11 +12,12 @@ from agents.http import Connection, Exchange
 from agents.sse import Events
 from tests.cases import BROKEN, WELL_FORMED
 
-SCRIPTS = {
+WHOLE = {
     name: b"".join(step for step in case.script if isinstance(step, bytes))
     for name, case in (WELL_FORMED | BROKEN).items()
     if case.stream and name not in ("endless_error", "deep_json")
 }
+SCRIPTS = {name: script for name, script in WHOLE.items() if script}
 
 lines = st.sampled_from(
     [

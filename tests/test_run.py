@@ -20,7 +20,7 @@ from agentload.box.serve import BoxProcess
 from collectors.load import Run, load_run
 
 QUICK = BoxOptions(speed=5.0, sigma=0.0)
-MIX = "--archetype coder --archetype support --archetype chat --scale 0.1 --longest-wait 0.2".split()
+MIX = [str(Path(__file__).parent / "mix.toml")]
 VLLM = "http://127.0.0.1:8841"
 
 
@@ -93,22 +93,22 @@ def test_the_ledger_is_what_the_endpoint_counted(box: str, tmp_path: Path) -> No
     assert [sums["input"], sums["input_cached"], sums["output"]] == ledger(result)
 
 
-def test_counted_input_is_within_two_percent_of_wanted_and_forced_lengths_are_exact(box: str, tmp_path: Path) -> None:
+def test_prompts_and_replies_on_the_box_have_exactly_the_lengths_that_were_wanted(box: str, tmp_path: Path) -> None:
     calls = run("--url", box, "--sessions", "12", "--agents", "6", *MIX, out=tmp_path).calls
     made = calls.session >= 0
 
-    assert np.abs(calls.input_tokens[made] / calls.wanted_input_tokens[made] - 1).max() < 0.02
+    assert calls.input_tokens[made].tolist() == calls.wanted_input_tokens[made].tolist()
     assert (calls.output_tokens[made] == calls.wanted_output_tokens[made]).all()
 
 
 def test_both_clients_and_both_loops_give_the_same_sessions_for_a_seed(box: str, tmp_path: Path) -> None:
-    common = ("--url", box, "--sessions", "6", "--seed", "5", *MIX)
-    spec = tmp_path / "salt.toml"
-    spec.write_text('salt = 1\nsessions = 6\npopulation = [{archetype="coder"}]\nprofile = {type="held", agents=6}\n')
-    wire = sessions(run(str(spec), *common, "--agents", "6", out=tmp_path / "a"))
-    sdk = sessions(run(str(spec), *common, "--agents", "6", "--client", "sdk", out=tmp_path / "b"))
-    other = sessions(run(str(spec), *common, "--agents", "6", "--seed", "6", out=tmp_path / "c"))
-    open_loop = sessions(run(str(spec), *common, "--rate", "3", out=tmp_path / "d"))
+    spec = tmp_path / "salted.toml"
+    spec.write_text("salt = 1\n" + Path(*MIX).read_text())
+    common = (str(spec), "--url", box, "--sessions", "6", "--seed", "5")
+    wire = sessions(run(*common, out=tmp_path / "a"))
+    sdk = sessions(run(*common, "--client", "sdk", out=tmp_path / "b"))
+    other = sessions(run(*common, "--seed", "6", out=tmp_path / "c"))
+    open_loop = sessions(run(*common, "--rate", "3", out=tmp_path / "d"))
 
     assert wire == sdk
     assert wire == open_loop
