@@ -133,7 +133,7 @@ def finish(folder: Path, code: int, *, quiet: bool, as_json: bool) -> int:
 def print_expected(spec: Spec) -> None:
     """The resolved spec, itself a valid spec, and what to expect, as its comments."""
     from agentload.expect import expect
-    from agentload.run import NO_LIMIT
+    from agentload.plan import NO_LIMIT
     from agents.sized import Room
 
     lines = ["# This is a spec; nothing was sent."]

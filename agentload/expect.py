@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from agentload.run import DEPTH, Plan
+from agentload.plan import DEPTH, Plan
 from agentload.spec import Spec
 from agents.chain import Agent, Chat, Outcome, Reply, Spawn, ToolResult, Wait
 from agents.sized import Room

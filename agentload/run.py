@@ -18,66 +18,33 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from msgspec import structs
-from numpy.typing import NDArray
+from msgspec import Struct, structs
 
 from agentload.errors import BadInput
-from agentload.probe import Model, choose, models, probe
+from agentload.plan import NO_LIMIT, Plan, arrivals, check_room
+from agentload.probe import choose, models, probe
 from agentload.screen import Watch
 from agentload.session import Clock, World, run_agent
 from agentload.spec import Spec, encode
-from agents.chain import Agent
 from agents.endpoint import Client, Endpoint, Features
-from agents.live import live
-from agents.sized import Room, sized
+from agents.sized import Room
 from agents.text import Calibration, Encoder
-from agents.tools import Toolbox
 from collectors.records import Call, Session, Tool
 from collectors.store import Store, write_header
 from loadprofiles import slots
 
-DEPTH = 3
-"""How deep sub-agents may start sub-agents."""
+
+class Share(Struct, frozen=True):
+    """Every `of`-th seat or arrival, from `index` on: what one of several workers starts."""
+
+    index: int = 0
+    of: int = 1
 
 
-class Plan:
-    """Which agent each session is: the same seed and spec give the same sessions, in whatever order they start."""
-
-    def __init__(self, spec: Spec, room: Room, salt: int) -> None:
-        self.spec, self.room, self.salt = spec, room, salt
-        self.kinds = spec.kinds()
-        self.names = interleave({group.archetype: group.weight for group in spec.population})
-        self.toolboxes = {name: Toolbox(self.kinds[name]) for name in self.kinds} if spec.mode == "live" else {}
-
-    def agent(self, number: int, seat: int | None = None) -> Agent:
-        """The agent of session `number`; in a closed loop its seat decides what it is."""
-        place = number if seat is None else seat
-        return self.make(self.names[place % len(self.names)], np.random.default_rng([self.spec.seed, number]), DEPTH)
-
-    def make(self, name: str, rng: np.random.Generator, depth: int) -> Agent:
-        kind = self.kinds[name]
-        if self.spec.mode == "live":
-            return Agent(name, live(name, kind, self.toolboxes[name], rng, self.salt, self.room))
-        child = (lambda inner, r: self.make(inner, r, depth - 1)) if depth else None
-        return Agent(name, sized(name, kind, rng, self.salt, self.room, child))
+ALL = Share()
 
 
-def interleave(weights: dict[str, float]) -> list[str]:
-    """Names in proportion to their weights, spread as evenly as can be, so that any first few have the right mix.
-
-    Smooth weighted round robin: each name gains its weight, the richest is picked and pays the total.
-    """
-    total, gained, order = sum(weights.values()), dict.fromkeys(weights, 0.0), []
-    for _ in range(max(len(weights), min(1000, round(100 * total / min(weights.values()))))):
-        for name, weight in weights.items():
-            gained[name] += weight
-        best = max(gained, key=lambda name: gained[name])
-        gained[best] -= total
-        order.append(best)
-    return order
-
-
-async def start_sessions(spec: Spec, plan: Plan, world: World) -> None:
+async def start_sessions(spec: Spec, plan: Plan, world: World, share: Share) -> None:
     """Start every session at its time; return when the last has ended."""
     duration = spec.duration or np.inf
 
@@ -91,32 +58,19 @@ async def start_sessions(spec: Spec, plan: Plan, world: World) -> None:
 
     async def arrive() -> None:
         """Open loop: sessions start at their arrivals, whatever became of the others."""
-        for number, due in enumerate(arrivals(spec).tolist()):
+        times = arrivals(spec)
+        for number in range(share.index, len(times), share.of):
+            due = float(times[number])
             await world.sleep_until(due)
             group.create_task(run_agent(plan.agent(number), number, "", due, world))
 
     async with asyncio.TaskGroup() as group:
         if spec.profile.closed:
             seats = slots(*spec.profile.population(duration), duration)
-            for seat, (start, stop) in enumerate(seats.tolist()):
-                group.create_task(held(seat, len(seats), start, stop))
+            for seat in range(share.index, len(seats), share.of):
+                group.create_task(held(seat, len(seats), *seats[seat].tolist()))
         else:
             group.create_task(arrive())
-
-
-def arrivals(spec: Spec) -> NDArray[np.float64]:
-    """When sessions start, open loop: within the duration, or as long as it takes for the number asked for."""
-
-    def until(duration: float) -> NDArray[np.float64]:
-        return spec.profile.arrivals(duration, np.random.default_rng([spec.seed, 1 << 32]))[: spec.sessions]
-
-    if spec.duration is not None or spec.sessions is None:
-        return until(spec.duration or np.inf)
-    duration, times = 60.0, until(60.0)
-    while times.size < spec.sessions and duration < 1e9:
-        duration *= 2
-        times = until(duration)
-    return times
 
 
 class Stop:
@@ -147,9 +101,11 @@ class Stop:
             self.gently("interrupted")
 
 
-async def perform(spec: Spec, plan: Plan, world: World, watch: Watch, flush: Callable[[], None]) -> dict[str, Any]:
-    """Run all sessions; return the run's health for its header."""
-    sessions = asyncio.create_task(start_sessions(spec, plan, world))
+async def perform(
+    spec: Spec, plan: Plan, world: World, watch: Watch, flush: Callable[[], None], share: Share = ALL
+) -> dict[str, Any]:
+    """Run all sessions of a share; return the run's health for its header."""
+    sessions = asyncio.create_task(start_sessions(spec, plan, world, share))
     stop = Stop(world, sessions, spec.drain)
     helpers = [
         asyncio.create_task(every(0.5, lambda: asyncio.to_thread(flush), world.clock)),
@@ -223,9 +179,29 @@ def connect(endpoint: Endpoint, features: Features, encoder: Encoder, now: Calla
     return Wire(endpoint, features, encoder, now, run_id)
 
 
-async def run(spec: Spec, out: Path, watch: Watch) -> tuple[Path, str]:
-    """Everything a run does against an endpoint that exists; returns its folder, all but the report in it, and why
-    the run ended."""
+class Prepared(Struct, frozen=True):
+    """Everything that is decided before the first session: what workers need to know to do the same."""
+
+    spec: Spec  # with the model named
+    run_id: str
+    salt: int
+    features: Features
+    calibration: Calibration
+    server: str = ""
+
+    def room(self) -> Room:
+        return Room(self.features.context_length or NO_LIMIT, self.calibration, self.features.force_length)
+
+    def plan(self) -> Plan:
+        return Plan(self.spec, self.room(), self.salt)
+
+    def client(self, clock: Clock) -> Client:
+        return connect(self.spec.endpoint, self.features, Encoder(self.calibration), clock.now, self.run_id)
+
+
+async def prepare(spec: Spec, out: Path) -> tuple[Prepared, list[Call]]:
+    """Check what can be checked, ask the endpoint what it can do; return that and the calls it took, which all lie
+    before time 0 of the run clock. BadInput where there can be no run."""
     endpoint, model = choose(spec.endpoint, await asyncio.to_thread(models, spec.endpoint))
     spec = structs.replace(spec, endpoint=endpoint)
     check_room(spec, endpoint.context_length or model.context or NO_LIMIT)
@@ -238,47 +214,38 @@ async def run(spec: Spec, out: Path, watch: Watch) -> tuple[Path, str]:
         return connect(endpoint, features, encoder, clock.now, run_id)
 
     features, calibration = await probe(endpoint, model, client, asked.append, clock.now, salt)
-    room = Room(features.context_length or NO_LIMIT, calibration, features.force_length)
-    plan = Plan(spec, room, salt)
+    now = clock.now()
+    prepared = Prepared(spec, run_id, salt, features, calibration, model.server)
+    return prepared, [shifted(call, now) for call in asked]
+
+
+async def run(spec: Spec, out: Path, watch: Watch) -> tuple[Path, str]:
+    """Everything a run does against an endpoint that exists; returns its folder, all but the report in it, and why
+    the run ended."""
+    prepared, asked = await prepare(spec, out)
+    spec = prepared.spec
     folder = make_folder(spec, out)
-    header = describe(spec, salt, run_id, model, features, calibration)
-    shift = clock.now()
-    clock = Clock(clock.epoch + shift)
-    write_header(folder, header | {"clock_anchor": clock.anchor()})
     store = Store(folder)
     for call in asked:
-        store.emit(shifted(call, shift))
+        store.emit(call)
+    store.flush()  # pyarrow is imported here, before the clock starts
+    clock = Clock()
+    header = describe(prepared) | {"clock_anchor": clock.anchor()}
+    write_header(folder, header)
 
     def emit(record: Call | Tool | Session) -> None:
         store.emit(record)
         watch.emit(record)
 
-    sender = connect(endpoint, features, Encoder(calibration), clock.now, run_id)
-    world = World(sender, clock, emit, spec.retry, spec.seed)
+    client = prepared.client(clock)
+    world = World(client, clock, emit, spec.retry, spec.seed)
     try:
-        health = await perform(spec, plan, world, watch, store.flush)
+        health = await perform(spec, prepared.plan(), world, watch, store.flush)
     finally:
-        await sender.close()
+        await client.close()
         store.close()
     write_header(folder, header | {"clock_anchor": clock.anchor(), "duration": clock.now(), "health": health})
     return folder, str(health["stop_reason"])
-
-
-NO_LIMIT = 10_000_000
-"""Context length where nobody states one."""
-
-
-def check_room(spec: Spec, context: int) -> None:
-    """Every archetype's preamble and a little more must fit the endpoint's context."""
-    kinds = spec.kinds()
-    for name in dict.fromkeys(group.archetype for group in spec.population):
-        kind = kinds[name]
-        head, limit = kind.system_tokens + kind.schema_tokens, min(context, kind.context_limit or context)
-        if head > 0.8 * limit:
-            raise BadInput(
-                f"archetype {name!r}: its system prompt and tools are {head:,} tokens, and the context is {limit:,}; "
-                f"shrink it with --scale {spec.scale * 0.4 * limit / head:.2g}, or raise endpoint.context_length"
-            )
 
 
 def check_folder(out: Path) -> None:
@@ -311,18 +278,17 @@ def shifted(call: Call, by: float) -> Call:
     return structs.replace(call, **{name: at - by for name, at in times.items() if at is not None})
 
 
-def describe(
-    spec: Spec, salt: int, run_id: str, model: Model, features: Features, calibration: Calibration
-) -> dict[str, Any]:
+def describe(prepared: Prepared) -> dict[str, Any]:
     """The run's header (run.json) as far as it is known at the start. No secret is in a spec, so none is here."""
+    spec, features = prepared.spec, prepared.features
     closed = spec.profile.closed
     return {
         "schema": 1,
         "agentload": metadata.version("agentload"),
-        "run_id": run_id,
+        "run_id": prepared.run_id,
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "seed": spec.seed,
-        "salt": salt,
+        "salt": prepared.salt,
         "spec": msgspec.to_builtins(spec),
         "spec_toml": encode(spec),
         "endpoint": {
@@ -330,10 +296,10 @@ def describe(
             "model": spec.endpoint.model,
             "client": spec.endpoint.client,
             "simulated": features.simulated,
-            "server": model.server,
+            "server": prepared.server,
             "context_length": features.context_length,
             "features": msgspec.to_builtins(features),
-            "calibration": msgspec.to_builtins(calibration),
+            "calibration": msgspec.to_builtins(prepared.calibration),
         },
         "machine": {
             "system": platform.platform(),

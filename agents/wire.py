@@ -18,6 +18,10 @@ from agents.trouble import shorten
 
 __all__ = ["Wire", "needs_sdk"]
 
+LARGE = 20_000
+"""Tokens of new messages beyond which they are encoded in a thread: about a millisecond, which other streams would
+feel as send lag."""
+
 
 class Wire:
     """A client (`agents.endpoint.Client`) for one endpoint. `now` is the run clock; `itl` keeps every gap."""
@@ -73,6 +77,9 @@ class Wire:
 
     async def _ask(self, chat: Chat, place: Place, answer: Answer) -> float:
         """Send the request and wait for the whole answer; say when it ended."""
+        context = chat.context
+        if sum(message.tokens for message in context.messages[len(context.encoded) :]) > LARGE:
+            await asyncio.to_thread(self._messages, context)
         buffers = self._bytes(chat, place)
         while True:
             connection = await self._connection(answer)

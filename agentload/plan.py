@@ -1,0 +1,83 @@
+"""Which agent each session is, and when it starts: decided by spec and seed alone, in whatever process it runs."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agentload.errors import BadInput
+from agentload.spec import Spec
+from agents.chain import Agent
+from agents.live import live
+from agents.sized import Room, sized
+from agents.tools import Toolbox
+
+DEPTH = 3
+"""How deep sub-agents may start sub-agents."""
+
+
+class Plan:
+    """Which agent each session is: the same seed and spec give the same sessions, in whatever order they start."""
+
+    def __init__(self, spec: Spec, room: Room, salt: int) -> None:
+        self.spec, self.room, self.salt = spec, room, salt
+        self.kinds = spec.kinds()
+        self.names = interleave({group.archetype: group.weight for group in spec.population})
+        self.toolboxes = {name: Toolbox(self.kinds[name]) for name in self.kinds} if spec.mode == "live" else {}
+
+    def agent(self, number: int, seat: int | None = None) -> Agent:
+        """The agent of session `number`; in a closed loop its seat decides what it is."""
+        place = number if seat is None else seat
+        return self.make(self.names[place % len(self.names)], np.random.default_rng([self.spec.seed, number]), DEPTH)
+
+    def make(self, name: str, rng: np.random.Generator, depth: int) -> Agent:
+        kind = self.kinds[name]
+        if self.spec.mode == "live":
+            return Agent(name, live(name, kind, self.toolboxes[name], rng, self.salt, self.room))
+        child = (lambda inner, r: self.make(inner, r, depth - 1)) if depth else None
+        return Agent(name, sized(name, kind, rng, self.salt, self.room, child))
+
+
+def interleave(weights: dict[str, float]) -> list[str]:
+    """Names in proportion to their weights, spread as evenly as can be, so that any first few have the right mix.
+
+    Smooth weighted round robin: each name gains its weight, the richest is picked and pays the total.
+    """
+    total, gained, order = sum(weights.values()), dict.fromkeys(weights, 0.0), []
+    for _ in range(max(len(weights), min(1000, round(100 * total / min(weights.values()))))):
+        for name, weight in weights.items():
+            gained[name] += weight
+        best = max(gained, key=lambda name: gained[name])
+        gained[best] -= total
+        order.append(best)
+    return order
+
+
+def arrivals(spec: Spec) -> NDArray[np.float64]:
+    """When sessions start, open loop: within the duration, or as long as it takes for the number asked for."""
+
+    def until(duration: float) -> NDArray[np.float64]:
+        return spec.profile.arrivals(duration, np.random.default_rng([spec.seed, 1 << 32]))[: spec.sessions]
+
+    if spec.duration is not None or spec.sessions is None:
+        return until(spec.duration or np.inf)
+    duration, times = 60.0, until(60.0)
+    while times.size < spec.sessions and duration < 1e9:
+        duration *= 2
+        times = until(duration)
+    return times
+
+
+NO_LIMIT = 10_000_000
+"""Context length where nobody states one."""
+
+
+def check_room(spec: Spec, context: int) -> None:
+    """Every archetype's preamble and a little more must fit the endpoint's context."""
+    kinds = spec.kinds()
+    for name in dict.fromkeys(group.archetype for group in spec.population):
+        kind = kinds[name]
+        head, limit = kind.system_tokens + kind.schema_tokens, min(context, kind.context_limit or context)
+        if head > 0.8 * limit:
+            raise BadInput(
+                f"archetype {name!r}: its system prompt and tools are {head:,} tokens, and the context is {limit:,}; "
+                f"shrink it with --scale {spec.scale * 0.4 * limit / head:.2g}, or raise endpoint.context_length"
+            )
