@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from agents.text import Encoder
 from agents.wire import Wire
 from collectors.records import Call
 
-CLIENTS = {"wire": Wire, "sdk": Sdk}
+CLIENTS: dict[str, Callable[..., Client]] = {"wire": Wire, "sdk": Sdk}
 TOKENS = 64
 
 
