@@ -53,15 +53,18 @@ async def start_sessions(spec: Spec, plan: Plan, world: World, share: Share) -> 
         number, due = seat, start
         await world.sleep_until(start)
         while (spec.sessions is None or number < spec.sessions) and due < min(stop, duration) and not world.ending:
+            world.started += 1
             await run_agent(plan.agent(number, seat), number, "", due, world)
             number, due = number + seats, world.clock.now()
 
     async def arrive() -> None:
         """Open loop: sessions start at their arrivals, whatever became of the others."""
         times = arrivals(spec)
+        world.offered = len(range(share.index, len(times), share.of))
         for number in range(share.index, len(times), share.of):
             due = float(times[number])
             await world.sleep_until(due)
+            world.started += 1
             group.create_task(run_agent(plan.agent(number), number, "", due, world))
 
     async with asyncio.TaskGroup() as group:
@@ -112,7 +115,7 @@ async def perform(
         asyncio.create_task(every(0.25, lambda: check_limits(spec, watch, stop), world.clock)),
         asyncio.create_task(watch.tick(world)),
     ]
-    cpu, wall = time.process_time(), world.clock.now()
+    cpu, machine, wall = time.process_time(), machine_seconds(), world.clock.now()
     with signals(stop.interrupt):
         end = None if spec.duration is None else spec.duration + spec.drain - world.clock.now()
         await asyncio.wait({sessions}, timeout=end)
@@ -120,6 +123,7 @@ async def perform(
             stop.at_once("duration")
         await asyncio.wait({sessions})
     cpu, wall = time.process_time() - cpu, world.clock.now() - wall
+    busy, total = (now - then for now, then in zip(machine_seconds(), machine, strict=True))
     for helper in helpers:
         helper.cancel()
     await asyncio.wait(helpers)
@@ -130,6 +134,9 @@ async def perform(
             helper.result()
     return watch.health() | {
         "cpu_share": cpu / wall if wall else None,
+        "machine_cpu": busy / total if total else None,
+        "sessions_offered": None if world.ending else world.offered,
+        "sessions_started": world.started,
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "interrupted": stop.reason == "interrupted",
         "stop_reason": stop.reason,
@@ -173,10 +180,10 @@ def connect(endpoint: Endpoint, features: Features, encoder: Encoder, now: Calla
     if endpoint.client == "sdk":
         from agents.sdk import Sdk
 
-        return Sdk(endpoint, features, encoder, now, run_id)
+        return Sdk(endpoint, features, encoder, now, run_id, itl=True)
     from agents.wire import Wire
 
-    return Wire(endpoint, features, encoder, now, run_id)
+    return Wire(endpoint, features, encoder, now, run_id, itl=True)
 
 
 class Prepared(Struct, frozen=True):
@@ -219,6 +226,10 @@ async def prepare(spec: Spec, out: Path) -> tuple[Prepared, list[Call]]:
     return prepared, [shifted(call, now) for call in asked]
 
 
+HEAD_START = 0.05
+"""Seconds between the last preparation and time 0, so that what is still to be set up makes nobody late."""
+
+
 async def run(spec: Spec, out: Path, watch: Watch) -> tuple[Path, str]:
     """Everything a run does against an endpoint that exists; returns its folder, all but the report in it, and why
     the run ended."""
@@ -227,25 +238,41 @@ async def run(spec: Spec, out: Path, watch: Watch) -> tuple[Path, str]:
     folder = make_folder(spec, out)
     store = Store(folder)
     for call in asked:
-        store.emit(call)
+        store.emit(structs.replace(call, itl=None))
     store.flush()  # pyarrow is imported here, before the clock starts
-    clock = Clock()
-    header = describe(prepared) | {"clock_anchor": clock.anchor()}
+    header = describe(prepared)
+    plan, clock = prepared.plan(), Clock(time.perf_counter() + HEAD_START)
+    header |= {"clock_anchor": clock.anchor()}
     write_header(folder, header)
 
     def emit(record: Call | Tool | Session) -> None:
-        store.emit(record)
         watch.emit(record)
+        if isinstance(record, Call) and record.itl and not spec.itl:
+            record = structs.replace(record, itl=None)  # its sketch is enough
+        store.emit(record)
 
     client = prepared.client(clock)
     world = World(client, clock, emit, spec.retry, spec.seed)
     try:
-        health = await perform(spec, prepared.plan(), world, watch, store.flush)
+        health = await perform(spec, plan, world, watch, store.flush)
     finally:
         await client.close()
         store.close()
-    write_header(folder, header | {"clock_anchor": clock.anchor(), "duration": clock.now(), "health": health})
+    write_header(
+        folder,
+        header
+        | {"clock_anchor": clock.anchor(), "duration": clock.now(), "health": health, "itl": watch.itl.summary()},
+    )
     return folder, str(health["stop_reason"])
+
+
+def machine_seconds() -> tuple[float, float]:
+    """Busy and total ticks of all cores since boot; zeros where /proc does not say."""
+    try:
+        ticks = [int(tick) for tick in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    except (OSError, ValueError, IndexError):
+        return 0.0, 0.0
+    return float(sum(ticks) - ticks[3] - ticks[4]), float(sum(ticks))  # idle and waiting for disks are not busy
 
 
 def check_folder(out: Path) -> None:

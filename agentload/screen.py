@@ -6,7 +6,7 @@ import collections
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +36,18 @@ class Samples:
         if len(self.batch) >= 1000:
             self.drain()
 
+    def extend(self, values: Sequence[float]) -> None:
+        self.batch.extend(values)
+        self.largest = max(self.largest, max(values))
+        if len(self.batch) >= 1000:
+            self.drain()
+
+    def summary(self) -> dict[str, float]:
+        """Quantiles, mean and count, as the report has them."""
+        quantiles = {f"p{round(100 * q)}": self.quantile(q) for q in (0.5, 0.9, 0.95, 0.99)}
+        count = self.sketch.count
+        return quantiles | {"mean": self.sketch.total / count if count else 0.0, "max": self.largest, "count": count}
+
     def drain(self) -> None:
         self.sketch.add(np.array(self.batch))
         del self.batch[:]
@@ -55,7 +67,7 @@ class Watch:
         self.fresh = self.cached = self.output = self.reasoning = 0
         self.statuses: collections.Counter[str] = collections.Counter()
         self.recent: collections.deque[bool] = collections.deque(maxlen=100)
-        self.send_lag, self.ttft, self.loop_lag = Samples(), Samples(), Samples()
+        self.send_lag, self.ttft, self.itl, self.loop_lag = Samples(), Samples(), Samples(), Samples()
         self.now = self.alive = self.in_flight = 0.0
         self.history: collections.deque[tuple[float, int, int, int, int]] = collections.deque(maxlen=64)
 
@@ -76,6 +88,8 @@ class Watch:
             self.send_lag.add(max(0.0, record.sent - record.due - record.connect))
             if record.first is not None:
                 self.ttft.add(record.first - record.sent)
+            if record.itl and record.status == "ok":
+                self.itl.extend(record.itl)
         elif isinstance(record, Tool):
             self.tools += 1
         elif record.agent == "":
@@ -150,6 +164,7 @@ class View:
             ("calls", f"{calls:.1f}/s", f"{w.calls} so far", f"{w.tools} tool calls"),
             ("tokens/s", f"{fresh:,.0f} fresh input", f"{cached:,.0f} cached input", f"{output:,.0f} output"),
             ("TTFT", f"p50 {milliseconds(w.ttft.quantile(0.5))}", f"p99 {milliseconds(w.ttft.quantile(0.99))}", ""),
+            ("ITL", f"p50 {milliseconds(w.itl.quantile(0.5))}", f"p99 {milliseconds(w.itl.quantile(0.99))}", ""),
             ("send lag", f"p99 {milliseconds(w.send_lag.quantile(0.99))}", "", ""),
             ("errors", *errors(w)),
         ]

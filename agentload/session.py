@@ -56,6 +56,8 @@ class World:
         self.retry = retry
         self.seed = seed
         self.ending = False  # agents stop before their next model call
+        self.offered: int | None = None  # sessions that the schedule wants; None in a closed loop
+        self.started = 0  # sessions
         self.alive = 0  # agents, sub-agents included
         self.in_flight = 0  # model calls
         self.sleeping: set[asyncio.Task[object]] = set()  # agents that wait for a tool or a person

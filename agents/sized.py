@@ -137,7 +137,8 @@ def use_tools(a: Archetype, rng: np.random.Generator) -> list[ToolCall]:
         ToolCall(
             tool.name,
             seconds=min(draw(tool.seconds, rng), a.longest_wait),
-            tokens=count(tool.tokens, rng), ok=rng.random() >= tool.failure
+            tokens=count(tool.tokens, rng),
+            ok=rng.random() >= tool.failure,
         )
         for tool in (a.tools[i] for i in picked.tolist())
     ]

@@ -1,4 +1,4 @@
-"""The token ledger: every token in exactly one account, and either useful, wasted or calibration."""
+"""The token ledger: every token in exactly one account, and either useful, wasted, cut off or calibration."""
 
 from typing import Any
 
@@ -16,9 +16,10 @@ def ledger(calls: Columns, sessions: Columns) -> dict[str, Any]:
     """Token counts by account and use, by archetype, and by who counted. Sums equal the columns' sums exactly."""
     parts = accounts(calls)
     calibration = calls.session == CALIBRATION
-    failed_call = (calls.status != "ok") & ~calibration
-    failed_session = in_lost_session(calls, sessions) & ~failed_call & ~calibration
-    useful = ~(calibration | failed_call | failed_session)
+    cut_off = (calls.status == "cancelled") & in_session(calls, sessions, ("unfinished",)) & ~calibration
+    failed_call = (calls.status != "ok") & ~cut_off & ~calibration
+    failed_session = in_session(calls, sessions, LOST) & ~failed_call & ~cut_off & ~calibration
+    useful = ~(calibration | cut_off | failed_call | failed_session)
     estimated = calls.usage == "estimated"
     total = _entry(parts, np.ones(len(calls), bool))
     mine = {name: (calls.archetype == name) & ~calibration for name in kinds(calls.archetype[~calibration])}
@@ -27,6 +28,7 @@ def ledger(calls: Columns, sessions: Columns) -> dict[str, Any]:
         "uses": {
             "useful": _entry(parts, useful),
             "wasted": _entry(parts, failed_call | failed_session),
+            "cut_off": _entry(parts, cut_off),
             "calibration": _entry(parts, calibration),
         },
         "wasted_by": {
@@ -34,7 +36,8 @@ def ledger(calls: Columns, sessions: Columns) -> dict[str, Any]:
             "failed_sessions": _entry(parts, failed_session)["total"],
         },
         "archetypes": {
-            name: {**_entry(parts, m), "wasted": _entry(parts, m & ~useful)["total"]} for name, m in mine.items()
+            name: {**_entry(parts, m), "wasted": _entry(parts, m & (failed_call | failed_session))["total"]}
+            for name, m in mine.items()
         },
         "counted_by": {
             "server": _entry(parts, ~estimated)["total"],
@@ -43,9 +46,9 @@ def ledger(calls: Columns, sessions: Columns) -> dict[str, Any]:
     }
 
 
-def in_lost_session(calls: Columns, sessions: Columns) -> Array:
-    """Whether each call was made by an agent that failed or was given up, or below one."""
-    gone = sessions.where(is_in(sessions.outcome, LOST))
+def in_session(calls: Columns, sessions: Columns, outcomes: tuple[str, ...]) -> Array:
+    """Whether each call was made by an agent with one of these outcomes, or below one."""
+    gone = sessions.where(is_in(sessions.outcome, outcomes))
     whole = np.isin(calls.session, gone.session[gone.agent == ""])
     branches: dict[int, list[str]] = {}
     for session, agent in zip(gone.session.tolist(), gone.agent.tolist(), strict=True):

@@ -294,6 +294,7 @@ WORDS = {
     "tokens per human request": "input and output tokens of sessions that ended by themselves, over requests answered",
     "tokens per agent-hour": "input and output tokens over the hours that sessions were alive",
     "wasted": "tokens of calls that were not answered, and of agents that failed or were cancelled",
+    "cut off": "tokens of calls that were under way when the run ended: nobody can say what they would have bought",
     "index of dispersion": "variance over mean of the number of arrivals in windows of one length",
 }
 

@@ -31,7 +31,7 @@ def summarise(run: Run) -> dict[str, Any]:
         "run": _run(run, calls, seconds),
         "endpoint": _endpoint(run),
         "tokens": ledger(run.calls, run.sessions),
-        "serving": _serving(calls, seconds),
+        "serving": {**_serving(calls, seconds), **_sketched(run)},
         "jobs": _jobs(run.sessions, seconds),
         "demand": _demand(calls, run.sessions),
         "drift": {"input": drift(calls, "input"), "output": drift(calls, "output")},
@@ -108,6 +108,14 @@ def _serving(calls: Columns, seconds: float) -> dict[str, Any]:
         "ttft_by_step": by_step(metrics.ttft(ok), ok.step),
         "archetypes": {name: _latencies(ok.where(ok.archetype == name), 0) for name in names},
     }
+
+
+def _sketched(run: Run) -> dict[str, Any]:
+    """ITL from the run's own sketch (within 1 %), where the gaps themselves were not kept."""
+    sketch = run.header.get("itl") or {}
+    if len(run.calls.itl.values) or not sketch.get("count"):
+        return {}
+    return {"itl": {**percentiles(run.calls.itl.values), **sketch}}
 
 
 def _latencies(ok: Columns, failed: int) -> dict[str, Any]:

@@ -97,7 +97,10 @@ def ledger(tokens: Summary) -> str:
         f"Counted by the server: {by['server']:,} tokens; estimated: {by['estimated']:,}. Wasted in calls that were "
         f"not answered: {wasted['failed_calls']:,}; in sessions that failed: {wasted['failed_sessions']:,}."
     )
-    return table(["account", *uses, "total", "share"], rows, total=True) + f'<p class="note">{caption}</p>'
+    return (
+        table(["account", *(use.replace("_", " ") for use in uses), "total", "share"], rows, total=True)
+        + f'<p class="note">{caption}</p>'
+    )
 
 
 def _part(tokens: Summary, name: str) -> float | None:
