@@ -130,7 +130,8 @@ def test_live_agents_are_driven_by_the_models_tool_calls(box: str, tmp_path: Pat
 def test_not_streaming_gives_the_same_sessions(box: str, tmp_path: Path) -> None:
     spec = tmp_path / "plain.toml"
     spec.write_text(
-        'salt = 1\nsessions = 4\nscale = 0.1\nlongest_wait = 0.1\npopulation = [{archetype="support"}]\nprofile = {type="held", agents=4}\n'
+        "salt = 1\nsessions = 4\nscale = 0.1\n"
+        'longest_wait = 0.1\npopulation = [{archetype="support"}]\nprofile = {type="held", agents=4}\n'
     )
     streamed = sessions(run(str(spec), "--url", box, out=tmp_path / "a"))
     spec.write_text(spec.read_text() + "[endpoint]\nstream = false\n")

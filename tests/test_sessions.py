@@ -13,7 +13,6 @@ from agents.chain import Agent, Chain, Chat, Context, Message, Outcome, Reply, S
 from agents.endpoint import Emit, Place
 from collectors.records import Call, Session, Tool
 
-
 QUICK = Retry(first_seconds=0.01)
 
 
