@@ -5,7 +5,7 @@ Each command imports what it needs when it runs, so that `--help` and `--version
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -67,6 +67,7 @@ def run(
     rate: Annotated[float | None, typer.Option(help="Open loop: sessions per second.")] = None,
     profile: Annotated[str | None, typer.Option(help="Load profile by name: held, poisson, constant, ramp, …")] = None,
     duration: Annotated[float | None, typer.Option(help="Seconds after which no session starts.")] = None,
+    warmup: Annotated[float | None, typer.Option(help="Seconds at the start that are not counted.")] = None,
     drain: Annotated[float | None, typer.Option(help="Seconds that running sessions may go on after that.")] = None,
     sessions: Annotated[int | None, typer.Option(help="End after this many sessions.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed makes the same sessions.")] = None,
@@ -90,17 +91,10 @@ def run(
 
     Example: agentload run --url http://127.0.0.1:8000/v1 --archetype coder --agents 32 --duration 120
     """
+    flags = {name: value for name, value in locals().items() if name not in ("spec", "out", "dry_run", "quiet", "json")}
     from agentload import commands
 
-    flags: dict[str, Any] = {
-        "url": url, "model": model, "api_key_env": api_key_env, "client": client, "mode": mode, "duration": duration,
-        "drain": drain, "sessions": sessions, "seed": seed, "scale": scale, "longest_wait": longest_wait,
-        "archetype": archetype, "agents": agents,
-        "rate": rate, "profile": profile, "input_tokens": input_tokens, "output_tokens": output_tokens, "steps": steps,
-        "max_tokens": max_tokens, "max_error_rate": max_error_rate,
-    }  # fmt: skip
-    code = commands.run(spec, flags, out, dry_run=dry_run, quiet=quiet, as_json=json)
-    raise typer.Exit(code)
+    raise typer.Exit(commands.run(spec, flags, out, dry_run=dry_run, quiet=quiet, as_json=json))
 
 
 @app.command()

@@ -19,7 +19,7 @@ from agents.request import needs_sdk
 from loadprofiles import from_name
 
 FIXED_FLAGS = {"input_tokens": "task_tokens", "output_tokens": "output_tokens", "steps": "steps"}
-PLAIN_FLAGS = ("mode", "duration", "drain", "sessions", "seed", "scale", "longest_wait")
+PLAIN_FLAGS = ("mode", "duration", "drain", "sessions", "seed", "scale", "longest_wait", "warmup")
 ENDPOINT_FLAGS = ("url", "model", "api_key_env", "client")
 PROFILE_FLAGS = ("profile", "agents", "rate")
 

@@ -334,6 +334,7 @@ def describe(prepared: Prepared) -> dict[str, Any]:
             "cores": os.cpu_count(),
         },
         "versions": {name: metadata.version(name) for name in ("openai", "numpy", "pyarrow", "uvloop", "httptools")},
+        "phases": spec.windows(),
         "profile": {
             "agents": int(spec.profile.population(spec.duration or np.inf)[1].max()) if closed else None,
             "rate": None if closed else float(spec.profile.mean(spec.duration or 1.0)),

@@ -46,6 +46,15 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     error_rate: Share | None = None  # share of the last 100 calls
 
 
+class Phase(Struct, frozen=True, forbid_unknown_fields=True):
+    """A stretch of the run. A call belongs to the phase it was due in, a session to the one it started in."""
+
+    name: str
+    seconds: Positive
+    counted: bool = True  # False: warm-up; its calls are recorded, and left out of latencies and job figures
+    profile: Profile | None = None  # with its own zero; None: the spec's profile runs on through all phases
+
+
 class Spec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A run. Times are seconds."""
 
@@ -57,6 +66,8 @@ class Spec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     duration: Positive | None = None  # when sessions stop starting; None: when `sessions` have ended
     drain: NonNegative = 30.0  # how long running sessions may go on after that
     sessions: Count | None = None  # how many sessions in all; None: as many as fit
+    warmup: NonNegative = 0.0  # seconds at the start that are recorded but not counted; `phases` say more
+    phases: list[Phase] = []  # their seconds add up to the duration
     profile: Profile
     population: list[Group]
     archetypes: dict[str, dict[str, Any]] = {}  # new ones, or fields to change; `base` names the one to start from
@@ -72,8 +83,27 @@ class Spec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             raise ValueError("population is empty; name at least one archetype")
         if self.duration is None and self.sessions is None:
             raise ValueError("a run needs an end: give duration, or sessions, or both")
+        if self.warmup and self.phases:
+            raise ValueError("warmup is a phase of its own where there are phases; give it as the first of them")
+        if self.duration is not None and self.warmup >= self.duration:
+            raise ValueError(f"warmup must be shorter than duration ({self.duration:g} s), got {self.warmup:g}")
         if self.duration is None and self.profile.closed:
             self.profile.population(math.inf)  # ValueError where the shape itself needs a duration
+
+    def windows(self) -> list[tuple[str, float, float | None, bool]]:
+        """Name, start, stop (None: open) and whether it is counted, of every phase; the drain is never counted."""
+        windows: list[tuple[str, float, float | None, bool]] = []
+        at = 0.0
+        for phase in self.phases:
+            windows.append((phase.name, at, at + phase.seconds, phase.counted))
+            at += phase.seconds
+        if not self.phases:
+            if self.warmup:
+                windows.append(("warm-up", 0.0, self.warmup, False))
+            windows.append(("measurement", self.warmup, self.duration, True))
+        if self.duration is not None:
+            windows.append(("drain", self.duration, None, False))
+        return windows
 
     def kinds(self) -> dict[str, Archetype]:
         """Every archetype this spec can name, scaled."""
@@ -120,6 +150,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def decode(plain: dict[str, Any], source: str = "spec") -> Spec:
     """Plain values, checked, as a spec. Recorded load profiles are read from their files here."""
+    plain = plain | from_phases(plain.get("phases"), plain, source)
     try:
         spec = msgspec.convert(plain, Spec)
         spec = msgspec.structs.replace(spec, profile=load(spec.profile, lambda name: Path(name).read_text()))
@@ -131,6 +162,34 @@ def decode(plain: dict[str, Any], source: str = "spec") -> Spec:
         raise BadInput(f"{source}: {explained(str(error), plain)}") from None
     spec.kinds()
     return spec
+
+
+def from_phases(phases: Any, plain: dict[str, Any], source: str) -> dict[str, Any]:
+    """Duration and profile as the phases make them; nothing where there are no phases, or none that can be read."""
+    if not isinstance(phases, list) or not phases or not all(isinstance(phase, dict) for phase in phases):
+        return {}
+    lengths = [phase.get("seconds") for phase in phases]
+    if not all(isinstance(length, int | float) and length > 0 for length in lengths):
+        return {}
+    made: dict[str, Any] = {"duration": float(sum(lengths))}
+    own = [phase["profile"] for phase in phases if phase.get("profile") is not None]
+    if own and len(own) < len(phases):
+        raise BadInput(f"{source}: {len(own)} of {len(phases)} phases have a profile; give one to each, or to none")
+    if own:
+        parts = [{"profile": shape, "duration": length} for shape, length in zip(own, lengths, strict=True)]
+        made["profile"] = {"type": "sequence", "parts": parts}
+    for name, value in made.items():
+        if name in plain and normal(plain[name]) != normal(value):
+            raise BadInput(f"{source}: {name} and phases contradict each other; leave out {name}, the phases make it")
+    return made
+
+
+def normal(value: Any) -> Any:
+    """A profile as the decoder sees it, for comparing two ways of writing it."""
+    try:
+        return msgspec.convert(value, Profile)
+    except msgspec.ValidationError:
+        return value
 
 
 def explained(complaint: str, plain: dict[str, Any], root: Any = None) -> str:
@@ -192,6 +251,6 @@ def without_none(value: Any) -> Any:
     """TOML has no null: a key that is absent means None here."""
     if isinstance(value, dict):
         return {key: without_none(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [without_none(item) for item in value]
     return value

@@ -24,6 +24,8 @@ WINDOWS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0)
 def summarise(run: Run) -> dict[str, Any]:
     """The summary of a run, ready for JSON."""
     calls, seconds = agents_calls(run.calls), duration(run)
+    timed, started = calls.where(counted(run, calls.due)), run.sessions.where(counted(run, run.sessions.start))
+    measured = counted_seconds(run, seconds)
     health = health_of(run)
     verdict = judge(run.calls, run.sessions, health)
     summary = {
@@ -31,8 +33,8 @@ def summarise(run: Run) -> dict[str, Any]:
         "run": _run(run, calls, seconds),
         "endpoint": _endpoint(run),
         "tokens": ledger(run.calls, run.sessions),
-        "serving": {**_serving(calls, seconds), **_sketched(run)},
-        "jobs": _jobs(run.sessions, seconds),
+        "serving": {**_serving(timed, measured), **_sketched(run, timed)},
+        "jobs": _jobs(started, measured),
         "demand": _demand(calls, run.sessions),
         "drift": {"input": drift(calls, "input"), "output": drift(calls, "output")},
         "errors": metrics.errors(calls),
@@ -41,6 +43,25 @@ def summarise(run: Run) -> dict[str, Any]:
     }
     cleaned: dict[str, Any] = _clean(summary)
     return cleaned
+
+
+def counted(run: Run, instants: Array) -> Array:
+    """Whether each instant lies in a phase that is counted: a call by its `due`, a session by its start."""
+    phases = run.header.get("phases")
+    if not phases:
+        return np.ones(len(instants), bool)
+    found = np.zeros(len(instants), bool)
+    for _, start, stop, is_counted in phases:
+        if is_counted:
+            found |= (instants >= start) & (instants < (math.inf if stop is None else stop))
+    return found
+
+
+def counted_seconds(run: Run, seconds: float) -> float:
+    """How much of the run was counted."""
+    phases = run.header.get("phases") or [["measurement", 0.0, None, True]]
+    ends = [(start, seconds if stop is None else min(stop, seconds)) for _, start, stop, yes in phases if yes]
+    return float(sum(max(0.0, stop - start) for start, stop in ends))
 
 
 def duration(run: Run) -> float:
@@ -75,6 +96,8 @@ def _run(run: Run, calls: Columns, seconds: float) -> dict[str, Any]:
         "sessions_per_second_asked": profile.get("rate"),
         "sessions_offered": health.get("sessions_offered"),
         "sessions": len(root),
+        "phases": run.header.get("phases"),
+        "calls_counted": int(counted(run, calls.due).sum()),
         "sub_agents": len(run.sessions) - len(root),
         "calls": len(calls),
         "tool_calls": len(run.tools),
@@ -110,12 +133,12 @@ def _serving(calls: Columns, seconds: float) -> dict[str, Any]:
     }
 
 
-def _sketched(run: Run) -> dict[str, Any]:
-    """ITL from the run's own sketch (within 1 %), where the gaps themselves were not kept."""
+def _sketched(run: Run, calls: Columns) -> dict[str, Any]:
+    """ITL from the run's own sketch (within 1 %, all phases), where the gaps themselves were not kept."""
     sketch = run.header.get("itl") or {}
-    if len(run.calls.itl.values) or not sketch.get("count"):
+    if len(calls.itl.values) or not sketch.get("count"):
         return {}
-    return {"itl": {**percentiles(run.calls.itl.values), **sketch}}
+    return {"itl": {**percentiles(calls.itl.values), **sketch}}
 
 
 def _latencies(ok: Columns, failed: int) -> dict[str, Any]:

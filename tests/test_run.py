@@ -179,6 +179,19 @@ def test_latencies_are_those_the_server_logged(tmp_path: Path) -> None:
     assert np.quantile(late_last, 0.5) < 0.005
 
 
+def test_only_what_was_due_in_a_counted_phase_is_in_the_latencies(box: str, tmp_path: Path) -> None:
+    result = run("--url", box, "--duration", "4", "--warmup", "2", *MIX, out=tmp_path)
+    summary = json.loads(next(tmp_path.glob("*/summary.json")).read_text())
+    made = result.calls.session >= 0
+    due = result.calls.due[made & (result.calls.status == "ok")]
+    inside = (due >= 2) & (due < 4)
+
+    assert 0 < inside.sum() < len(due)
+    assert summary["serving"]["e2e"]["count"] == inside.sum()
+    assert summary["serving"]["calls_per_second"] == pytest.approx(inside.sum() / 2)
+    assert summary["tokens"]["input"] == result.calls.input_tokens.sum()  # the ledger leaves nothing out
+
+
 def start(*arguments: str, out: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command(*arguments, out=out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

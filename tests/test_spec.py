@@ -150,3 +150,53 @@ def test_a_dry_run_expects_what_fixed_sessions_will_be() -> None:
         "input_tokens": pytest.approx(100 * (500 + 628 + 756), rel=0.02),
         "output_tokens": pytest.approx(3_000),
     }
+
+
+PHASED = """
+population = [{ archetype = "coder" }]
+phases = [
+    { name = "fill", seconds = 10, counted = false, profile = { type = "ramp", agents = 8 } },
+    { name = "hold", seconds = 30, profile = { type = "held", agents = 8 } },
+]
+"""
+
+
+def test_phases_make_the_profile_and_the_duration_and_say_what_counts(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text(PHASED)
+    spec = resolve(tmp_path / "s.toml", {})
+    times, counts = spec.profile.population(40.0)
+
+    assert spec.duration == 40
+    assert counts[times < 10].max() <= 8
+    assert set(counts[times >= 10].tolist()) <= {8}
+    assert spec.windows() == [
+        ("fill", 0.0, 10.0, False),
+        ("hold", 10.0, 40.0, True),
+        ("drain", 40.0, None, False),
+    ]
+    assert specs.encode(specs.decode(tomllib.loads(specs.encode(spec)))) == specs.encode(spec)
+
+
+def test_a_warm_up_is_a_phase_that_does_not_count() -> None:
+    assert flags(warmup=5.0, duration=20.0).windows() == [
+        ("warm-up", 0.0, 5.0, False),
+        ("measurement", 5.0, 20.0, True),
+        ("drain", 20.0, None, False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ("duration = 33", "duration and phases contradict each other; leave out duration, the phases make it"),
+        ("profile = { type = 'held', agents = 3 }", "profile and phases contradict each other"),
+        ("warmup = 3", "warmup is a phase of its own where there are phases"),
+    ],
+)
+def test_phases_that_contradict_the_rest_are_refused(tmp_path: Path, change: str, complaint: str) -> None:
+    (tmp_path / "s.toml").write_text(f"{change}\n{PHASED}")
+    with pytest.raises(BadInput, match=complaint):
+        resolve(tmp_path / "s.toml", {})
+    (tmp_path / "s.toml").write_text(PHASED.replace(', profile = { type = "ramp", agents = 8 }', ""))
+    with pytest.raises(BadInput, match="1 of 2 phases have a profile; give one to each, or to none"):
+        resolve(tmp_path / "s.toml", {})

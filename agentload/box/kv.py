@@ -10,22 +10,31 @@ That last property is used here: blocks are not kept one by one but as a tree of
 held, freed and evicted together, so that the cost of a call is in its branches and not in its blocks (a prompt of
 100,000 tokens is 6,250 blocks and often one extent). The tests hold it equal to a cache that moves single blocks. One
 thing differs from vLLM: a block computed while its twin is cached is given back for the twin, where vLLM keeps both.
+
+A lease may *glide*: it grows by one token at every `tick`, as a request that decodes does. What a tick takes is then
+known for all gliding leases together, from how many of them fill a block in it, and no lease is touched until it lands
+or somebody comes to share its blocks. So a tick costs the same for one request as for a thousand.
 """
 
 from collections import OrderedDict
-from typing import Any, TypeAlias
+from typing import Any, Protocol, SupportsInt
 
-import numpy as np
-from numpy.typing import NDArray
 
-Ids: TypeAlias = NDArray[np.uint64]
-"""Identities of the full blocks of a token sequence, in order; equal at i means equal up to i."""
+class Ids(Protocol):
+    """Identities of the full blocks of a token sequence, in order; equal at i means equal up to i.
+
+    An array of numbers (`agentload.box.words`), or one that is worked out when asked (`agentload.box.prompts`).
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> SupportsInt: ...
 
 
 class Extent:
     """Cached blocks `start` to `stop` of a sequence, continuing where its parent stops."""
 
-    __slots__ = ("children", "ids", "parent", "refs", "start", "stop")
+    __slots__ = ("children", "ids", "owner", "parent", "refs", "start", "stop")
 
     def __init__(self, parent: "Extent | None", ids: Ids, start: int, stop: int, refs: int) -> None:
         self.parent = parent
@@ -33,26 +42,36 @@ class Extent:
         self.start = start
         self.stop = stop
         self.refs = refs
+        self.owner: Lease | None = None  # a gliding lease that alone lengthens it
         self.children: dict[int, Extent] = {}
 
     def common(self, ids: Ids, limit: int) -> int:
         """Where this extent and `ids`, known to agree at `start`, part: at most `limit`, at least `start` + 1."""
-        stop = min(self.stop, limit)
-        if ids[stop - 1] == self.ids[stop - 1]:
+        own, low, stop = self.ids, self.start + 1, min(self.stop, limit)
+        if ids[stop - 1] == own[stop - 1]:
             return stop
-        return self.start + int(np.argmax(ids[self.start : stop] != self.ids[self.start : stop]))
+        high = stop - 1
+        while low < high:
+            middle = (low + high) // 2
+            if ids[middle] == own[middle]:
+                low = middle + 1
+            else:
+                high = middle
+        return low
 
 
 class Lease:
     """The blocks of one request."""
 
-    __slots__ = ("blocks", "ids", "leaf", "sealed")
+    __slots__ = ("blocks", "gliding", "ids", "leaf", "sealed", "since")
 
     def __init__(self, ids: Ids, leaf: Extent, sealed: int) -> None:
         self.ids = ids
         self.leaf = leaf  # the deepest extent it holds; all above are held with it
         self.sealed = sealed  # blocks up to there are held through `leaf`
         self.blocks = sealed  # blocks it has in all; those beyond `sealed` are in no extent
+        self.gliding = False
+        self.since = 0  # while gliding: it holds the cache's `ticks` minus this many tokens
 
 
 class BlockCache:
@@ -64,7 +83,11 @@ class BlockCache:
         self._blank = usable  # free blocks without identity: the front of the free queue
         self._cached = 0  # free blocks in `_queue`
         self._queue: OrderedDict[Extent, None] = OrderedDict()  # free extents, the next to be evicted first
-        self._root = Extent(None, np.empty(0, np.uint64), 0, 0, 1)
+        self._root = Extent(None, (), 0, 0, 1)
+        self.ticks = 0
+        self._gliding = 0  # leases
+        self._phases = [0] * block  # gliding leases by `since` modulo a block: those that need a block at that tick
+        self._shared: set[Lease] = set()  # gliding leases whose next full block may be cached already
 
     @property
     def free(self) -> int:
@@ -115,6 +138,68 @@ class BlockCache:
                 self._cached += extent.stop - extent.start
             extent = extent.parent
 
+    def overlap(self, ids: Ids, tokens: int) -> int:
+        """How many tokens of a prompt of `tokens` tokens are cached."""
+        return self._match(ids, min((tokens - 1) // self.block, len(ids)))[1] * self.block
+
+    def leans_on_growth(self, ids: Ids, tokens: int) -> bool:
+        """Whether more of a sequence may yet be cached by a lease that glides."""
+        path = self._match(ids, min((tokens - 1) // self.block, len(ids)))[0]
+        return bool(path) and path[-1].owner is not None
+
+    def glide(self, lease: Lease, tokens: int) -> None:
+        """From now on the lease, which holds `tokens` tokens, grows by one at every tick."""
+        lease.gliding, lease.since = True, self.ticks - tokens
+        self._phases[lease.since % self.block] += 1
+        self._gliding += 1
+        leaf = lease.leaf
+        if leaf.refs == 1 and not leaf.children and leaf.parent is not None:
+            leaf.owner = lease
+        elif lease.sealed < len(lease.ids):
+            self._shared.add(lease)
+
+    def land(self, lease: Lease) -> int:
+        """End a lease's gliding; the tokens it holds."""
+        self._settle(lease)
+        lease.gliding = False
+        self._phases[lease.since % self.block] -= 1
+        self._gliding -= 1
+        self._shared.discard(lease)
+        if lease.leaf.owner is lease:
+            lease.leaf.owner = None
+        return self.ticks - lease.since
+
+    def room(self, most: int) -> int:
+        """How many ticks, up to `most`, can pass before blocks run out or one is filled that may have a twin."""
+        for lease in self._shared:
+            most = min(most, (lease.since - self.ticks - 1) % self.block)
+        free, each = self._blank + self._cached, self._gliding
+        if free >= (most // self.block + 1) * each:
+            return most
+        count = free // each * self.block
+        free %= each
+        while count < most and (free := free - self._phases[(self.ticks + count) % self.block]) >= 0:
+            count += 1
+        return min(count, most)
+
+    def tick(self, count: int = 1) -> None:
+        """Let `count` ticks pass, at most as many as there is `room` for."""
+        rounds, rest = divmod(count, self.block)
+        need = rounds * self._gliding
+        for tick in range(self.ticks, self.ticks + rest):
+            need += self._phases[tick % self.block]
+        if need:
+            self._take(need)
+        self.ticks += count
+
+    def _settle(self, lease: Lease) -> None:
+        """Bring a gliding lease's blocks up to date; they have been counted already."""
+        tokens = self.ticks - lease.since
+        lease.blocks = -(-tokens // self.block)
+        full = min(tokens // self.block, len(lease.ids))
+        if full > lease.sealed:
+            self._seal(lease, full)
+
     def _match(self, ids: Ids, limit: int) -> tuple[list[Extent], int, int]:
         """Extents that hold the start of `ids`, how many blocks of it, and how many of those nobody holds."""
         path: list[Extent] = []
@@ -123,6 +208,8 @@ class BlockCache:
             child = extent.children.get(int(ids[hit]))
             if child is None:
                 break
+            if child.owner is not None:
+                self._settle(child.owner)
             extent, hit = child, child.common(ids, limit)
             path.append(child)
             if not child.refs:
@@ -133,6 +220,8 @@ class BlockCache:
         """Give the blocks of a lease up to `full` their identity."""
         ids, leaf, at = lease.ids, lease.leaf, lease.sealed
         while at < full and (child := leaf.children.get(int(ids[at]))) is not None:
+            if child.owner is not None:
+                self._settle(child.owner)
             at = child.common(ids, full)  # somebody cached this already: take theirs, give our own back
             leaf = child if child.stop == at else self._split(child, at)
             self._hold(leaf)
@@ -163,6 +252,9 @@ class BlockCache:
         if not extent.refs:
             self._queue.pop(extent, None)  # the upper part of a split was never queued itself
             self._cached -= extent.stop - extent.start
+        elif extent.owner is not None:
+            self._shared.add(extent.owner)
+            extent.owner = None
         extent.refs += 1
 
     def _take(self, count: int) -> None:
