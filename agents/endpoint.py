@@ -29,9 +29,11 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
 class Endpoint(Struct, frozen=True, forbid_unknown_fields=True):
     """An OpenAI-compatible endpoint, as a spec describes it. The key itself is never here, only where it is found."""
 
-    url: str = ""  # base URL including /v1; "" is the cluster in the box
+    url: str = ""  # base URL including /v1 (of Azure, with ?api-version=…); "" is the cluster in the box
     model: str = ""  # "" takes the endpoint's only model
+    api: Literal["chat", "responses", "completions"] = "chat"  # /v1/chat/completions, /v1/responses, /v1/completions
     api_key_env: str = "OPENAI_API_KEY"
+    ca_file: str = ""  # PEM file of the authorities to trust for https, in place of the system's
     client: Literal["wire", "sdk"] = "wire"
     stream: bool = True
     headers: dict[str, str] = {}

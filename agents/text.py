@@ -6,7 +6,8 @@ count of a long text is exact and only its last, partial round varies. `Calibrat
 `usage` said about words and about its chat template.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -32,6 +33,10 @@ CHARACTERS_PER_TOKEN = 4.0
 """Of English text in common vocabularies; used for real text where nobody has counted."""
 
 
+Write: TypeAlias = Callable[[dict[str, Any]], bytes]
+"""Makes a message's dictionary into bytes of a request."""
+
+
 class Calibration(Struct, frozen=True):
     """What the endpoint's `usage` says a prompt costs beyond its words, in tokens."""
 
@@ -42,16 +47,20 @@ class Calibration(Struct, frozen=True):
     counted: bool = False  # False: nobody has counted, these are the defaults
 
 
+def described(schema: ToolSchema) -> dict[str, Any]:
+    """A tool, as chat completions want it described."""
+    return {"type": "function", "function": schema}
+
+
 class Encoder:
     """Makes messages into what the API takes. Pure: the same message gives the same text."""
 
     def __init__(self, calibration: Calibration | None = None) -> None:
         self.calibration = calibration or Calibration()
-        self._json = msgspec.json.Encoder()
-        self._shared: dict[Message, bytes] = {}
+        self._shared: dict[tuple[Write, Message], bytes] = {}
 
     def plain(self, message: Message) -> dict[str, Any]:
-        """The message as the API's dictionary."""
+        """The message as the dictionary of chat completions."""
         plain: dict[str, Any] = {"role": message.role, "content": self._content(message)}
         if message.tool_calls:
             plain["tool_calls"] = [asked(call) for call in message.tool_calls]
@@ -60,18 +69,19 @@ class Encoder:
             plain["tool_call_id"] = message.call_id
         return plain
 
-    def encode(self, message: Message) -> bytes:
-        """The message as JSON. System prompts, which all sessions of an archetype share, are made once."""
+    def encode(self, message: Message, write: Write = msgspec.json.encode) -> bytes:
+        """The message's dictionary as `write` puts it. System prompts, which all sessions of an archetype share, are
+        made once."""
         if message.role != "system":
-            return self._json.encode(self.plain(message))
-        buffer = self._shared.get(message)
+            return write(self.plain(message))
+        buffer = self._shared.get((write, message))
         if buffer is None:
-            buffer = self._shared[message] = self._json.encode(self.plain(message))
+            buffer = self._shared[write, message] = write(self.plain(message))
         return buffer
 
-    def tools(self, schemas: tuple[ToolSchema, ...]) -> bytes:
+    def tools(self, schemas: tuple[ToolSchema, ...], shape: Callable[[ToolSchema], Any] = described) -> bytes:
         """Tool schemas as the JSON array of the API's `tools` field."""
-        return self._json.encode([{"type": "function", "function": schema} for schema in schemas])
+        return msgspec.json.encode([shape(schema) for schema in schemas])
 
     def words(self, tokens: float) -> int:
         """How many words make that many tokens."""

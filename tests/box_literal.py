@@ -1,20 +1,4 @@
-"""One replica of an inference engine: vLLM V1's scheduling loop, with a formula where the accelerator would be.
-
-No clock and no socket live here. Whoever drives it calls `submit` as requests come, asks `ready` when the next step
-can begin, calls `begin` then, lets the step's time pass on whatever clock there is, and calls `finish` to learn who
-got a token:
-
-    while (start := engine.ready()) is not None:
-        step = engine.begin(max(now, start))
-        now = step.end
-        for request in engine.finish(step): ...
-
-The rules are those of vLLM 0.32.0 (v1/core/sched/scheduler.py): each step has a token budget; running requests come
-first, one token for a decode and as much of a prompt as the budget allows; then waiting ones in order of arrival,
-while seats and budget last and the whole prompt fits into the cache. A running request that finds no block preempts
-the last one running, which starts over from the front of the queue; a step that preempted admits nobody. Every token
-of a step comes when the step ends.
-"""
+"""vLLM's scheduling loop written down plainly, request by request and step by step: what the engine is held equal to."""
 
 from bisect import insort
 from collections import deque
@@ -25,6 +9,9 @@ from agentload.box.kv import BlockCache, Ids, Lease
 from agentload.box.presets import Preset
 
 ARRIVING, WAITING, RUNNING, DONE = range(4)
+
+
+NOISE = 1_024
 
 
 class Request:
@@ -110,6 +97,7 @@ class Engine:
         self.running: list[Request] = []
         self._rng = rng
         self._sigma = sigma
+        self._noise: list[float] = []
         self._arriving: deque[Request] = deque()
         blocks = (kv_tokens or preset.kv_tokens) // preset.block - 1  # one is vLLM's null block
         if blocks < 1:
@@ -160,9 +148,16 @@ class Engine:
             self._schedule_waiting(step, budget)
         seconds = self.preset.step_seconds(step.prefill, step.decodes, step.context, step.attention)
         if self._sigma:
-            seconds *= float(np.exp(self._sigma * (self._rng.standard_normal() - 0.5 * self._sigma)))
+            seconds *= self._factor()
         step.end = now + seconds
         return step
+
+    def _factor(self) -> float:
+        """The next number of noise; drawn by the thousand, so that the engine's are the same to the last bit."""
+        if not self._noise:
+            drawn = self._rng.standard_normal(NOISE)
+            self._noise = np.exp(self._sigma * (drawn - 0.5 * self._sigma)).tolist()[::-1]
+        return self._noise.pop()
 
     def finish(self, step: Step) -> list[Request]:
         """End a step: the requests that got a token in it, in order. Those with all their tokens are done."""

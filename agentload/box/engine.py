@@ -14,10 +14,17 @@ first, one token for a decode and as much of a prompt as the budget allows; then
 while seats and budget last and the whole prompt fits into the cache. A running request that finds no block preempts
 the last one running, which starts over from the front of the queue; a step that preempted admits nobody. Every token
 of a step comes when the step ends.
+
+Since the budget is at least the seats (vLLM insists on that too), every decoding request gets a token in every step,
+and a prompt that is not done yet is the last one running. So those that decode are one set whose leases glide
+(`agentload.box.kv`), and a step costs what begins and ends in it, not its batch. Where nothing begins or ends for a
+while, `begin` makes one step of many (`most`). Only a step in which blocks run out is walked through request by
+request. The tests hold all of this equal, to the last bit, to the plain loop.
 """
 
-from bisect import insort
+from bisect import bisect_left, bisect_right
 from collections import deque
+from heapq import heappop, heappush
 
 import numpy as np
 
@@ -25,6 +32,9 @@ from agentload.box.kv import BlockCache, Ids, Lease
 from agentload.box.presets import Preset
 
 ARRIVING, WAITING, RUNNING, DONE = range(4)
+
+NOISE = 1_024
+"""Random numbers drawn at a time: a step takes the next, whether it is alone or one of many."""
 
 
 class Request:
@@ -39,11 +49,14 @@ class Request:
         "cached",
         "computed",
         "generated",
+        "hidden",
         "ids",
         "lease",
+        "loaded",
         "output",
         "preempted",
         "prompt",
+        "seat",
         "state",
         "tag",
     )
@@ -57,26 +70,45 @@ class Request:
         self.tag = tag  # the caller's own
         self.arrival = 0.0  # seconds, when it reached the queue
         self.cached = -1  # prompt tokens found in the cache when it was first admitted
-        self.computed = 0  # tokens whose keys and values are in the cache, or will be when the step ends
-        self.generated = 0
+        self.computed = 0  # tokens whose keys and values are in the cache, or will be when the step ends; decode apart
+        self.generated = 0  # tokens, as of the last time that `finish` named it
+        self.hidden = False  # its tokens are not for the client: the first leg of one that is answered elsewhere
+        self.loaded = 0  # tokens that come from another replica and need not be computed
         self.preempted = 0  # times it had to start over
+        self.seat = 0  # number of its admission
         self.state = ARRIVING
         self.lease: Lease | None = None
 
+    @property
+    def known(self) -> int:
+        """Tokens of prompt and of what has been generated."""
+        return self.prompt + self.generated
+
 
 class Step:
-    """One iteration: who takes part, and how long it takes."""
+    """One iteration, or several alike in a row: who takes part, and when each ends (seconds)."""
 
-    __slots__ = ("attention", "context", "decodes", "end", "prefill", "scheduled", "start")
+    __slots__ = ("attention", "context", "decodes", "ends", "joined", "prefill", "start")
 
     def __init__(self, start: float) -> None:
-        self.start = start  # seconds
-        self.end = start
+        self.start = start
+        self.ends: list[float] = []
         self.prefill = 0  # P: prompt tokens computed
         self.decodes = 0  # D: requests that decode
-        self.context = 0  # K: tokens of context they read
+        self.context = 0  # K: tokens of context they read, in the first iteration; each later one reads D more
         self.attention = 0.0  # A: sum over chunks of n·(context before + n/2)
-        self.scheduled: list[Request] = []
+        self.joined: list[Request] = []  # had tokens of their prompt computed
+
+    @property
+    def end(self) -> float:
+        return self.ends[-1]
+
+    def take(self, request: Request, n: int) -> None:
+        """Compute `n` more tokens of a prompt."""
+        self.prefill += n
+        self.attention += n * (request.computed + 0.5 * n)
+        request.computed += n
+        self.joined.append(request)
 
 
 class Counts:
@@ -98,19 +130,37 @@ class Engine:
     """Continuous batching over a block cache, on the timing of `preset`.
 
     `sigma` is the standard deviation of the logarithm of a step's time (mean kept); 0 makes it exact. `kv_tokens`
-    replaces the preset's cache size.
+    replaces the preset's cache size. `finish` names every request that got a token if `each`, else only those that got
+    their first or their last.
     """
 
     def __init__(
-        self, preset: Preset, rng: np.random.Generator, sigma: float = 0.05, kv_tokens: int | None = None
+        self,
+        preset: Preset,
+        rng: np.random.Generator,
+        sigma: float = 0.05,
+        kv_tokens: int | None = None,
+        *,
+        each: bool = True,
     ) -> None:
+        if preset.step_tokens < preset.seats:
+            raise ValueError(f"step_tokens must be at least seats, got {preset.step_tokens} and {preset.seats}")
         self.preset = preset
         self.counts = Counts()
         self.waiting: deque[Request] = deque()
-        self.running: list[Request] = []
+        self.running: dict[Request, None] = {}  # in order of admission
+        self._each = each
         self._rng = rng
         self._sigma = sigma
-        self._arriving: deque[Request] = deque()
+        self._noise: list[float] = []
+        self._spent = 0  # of `_noise`
+        self._arriving: list[tuple[float, int, Request]] = []  # a heap
+        self._numbers = 0  # of arrivals and admissions so far
+        self._busy = False  # a step has begun and not ended
+        self._decoding = 0  # requests
+        self._since = 0  # sum of their leases' `since`
+        self._filling: Request | None = None  # the one whose prompt is not computed yet: the last one running
+        self._ends: list[tuple[int, int, Request]] = []  # a heap: the tick of each decode's last token, its seat
         blocks = (kv_tokens or preset.kv_tokens) // preset.block - 1  # one is vLLM's null block
         if blocks < 1:
             raise ValueError(
@@ -123,113 +173,141 @@ class Engine:
         """Tokens of prompt and output that one request can have at most."""
         return self.cache.usable * self.preset.block
 
-    def submit(self, request: Request, now: float) -> None:
-        """Take a request at time `now` (seconds); it reaches the queue the preset's offset later."""
+    @property
+    def receptive(self) -> bool:
+        """Whether a request that came now would be looked at in the next step: nobody is before it."""
+        return not self.waiting and self._decoding < self.preset.seats and self._decoding < self.preset.step_tokens
+
+    def submit(self, request: Request, now: float, offset_ms: float | None = None) -> None:
+        """Take a request at time `now` (seconds); it reaches the queue the preset's offset later, or `offset_ms`."""
         if request.prompt + request.output > self.capacity:
             raise ValueError(f"{request.prompt} + {request.output} tokens can never fit a cache of {self.capacity}")
-        request.arrival = now + 1e-3 * self.preset.offset_ms
-        insort(self._arriving, request, key=lambda other: other.arrival)
+        request.arrival = now + 1e-3 * (self.preset.offset_ms if offset_ms is None else offset_ms)
+        request.state = ARRIVING
+        self._numbers += 1
+        heappush(self._arriving, (request.arrival, self._numbers, request))
 
     def cancel(self, request: Request) -> None:
         """Forget a request, wherever it is; one that is done stays done."""
         if request.state == RUNNING:
-            self.running.remove(request)
-            self._free(request)
+            self._leave(request)
         elif request.state == WAITING:
             self.waiting.remove(request)
-        elif request.state == ARRIVING:
-            self._arriving.remove(request)
         request.state = DONE
 
     def ready(self) -> float | None:
         """The earliest time at which a step would have something to do; None while there is nothing at all."""
         if self.running or self.waiting:
             return 0.0
-        return self._arriving[0].arrival if self._arriving else None
-
-    def begin(self, now: float) -> Step:
-        """Schedule a step that starts at `now`. It must be finished before the next begins."""
         arriving = self._arriving
-        while arriving and arriving[0].arrival <= now:
-            request = arriving.popleft()
-            request.state = WAITING
-            self.waiting.append(request)
-        step = Step(now)
-        budget, preempted = self._schedule_running(step, self.preset.step_tokens)
-        if not preempted:
-            self._schedule_waiting(step, budget)
-        seconds = self.preset.step_seconds(step.prefill, step.decodes, step.context, step.attention)
-        if self._sigma:
-            seconds *= float(np.exp(self._sigma * (self._rng.standard_normal() - 0.5 * self._sigma)))
-        step.end = now + seconds
+        while arriving and arriving[0][2].state == DONE:
+            heappop(arriving)
+        return arriving[0][0] if arriving else None
+
+    def begin(self, now: float, most: int = 1) -> Step:
+        """Schedule a step that starts at `now`, or up to `most` alike. It must be finished before the next begins."""
+        arriving = self._arriving
+        while arriving and arriving[0][0] <= now:
+            request = heappop(arriving)[2]
+            if request.state == ARRIVING:
+                request.state = WAITING
+                self.waiting.append(request)
+        step, cache, budget = Step(now), self.cache, self.preset.step_tokens
+        self._busy = True
+        if self._decoding and not cache.room(1):
+            alike = self._walk(step, budget)
+        else:
+            alike = self._schedule(step, budget)
+        self._time(step, most if alike and step.decodes and not step.joined else 1)
         return step
 
     def finish(self, step: Step) -> list[Request]:
         """End a step: the requests that got a token in it, in order. Those with all their tokens are done."""
-        counts = self.counts
-        counts.steps += 1
-        served, ended = [], False
-        for request in step.scheduled:
-            if request.state != RUNNING or request.computed < request.prompt + request.generated:
-                continue  # cancelled meanwhile, or a chunk that was not the last
-            request.generated += 1
-            if request.generated == 1:
-                counts.prompt += request.prompt
-                counts.cached += request.cached
-            served.append(request)
-            if request.generated == request.output:
-                request.state = DONE
-                self._free(request)
-                ended = True
-        counts.generated += len(served)
-        if ended:
-            self.running = [request for request in self.running if request.state == RUNNING]
+        counts, cache, many = self.counts, self.cache, len(step.ends)
+        self._busy = False
+        self._spent += many
+        counts.steps += many
+        if many > 1:
+            cache.tick(many - 1)
+        served: list[Request] = []
+        if step.decodes:
+            counts.generated += self._decoding * many
+            if self._each:
+                served = [request for request in self.running if request.lease is not None and request.lease.gliding]
+                for request in served:
+                    request.generated += many
+            self._end(served)
+        for request in step.joined:
+            if request.state == RUNNING and request.computed >= request.known:
+                self._speak(request)
+                served.append(request)
         return served
 
-    def _schedule_running(self, step: Step, budget: int) -> tuple[int, bool]:
-        """Give running requests their part of the budget; what is left of it, and whether somebody was preempted."""
-        running, grow, scheduled = self.running, self.cache.grow, step.scheduled
-        decodes = context = i = 0
-        preempted = False
-        while i < len(running) and budget:
-            request = running[i]
-            computed = request.computed
-            lacking = request.prompt + request.generated - computed
-            n = min(lacking, budget)
-            lease = request.lease
-            assert lease is not None
-            while not grow(lease, computed + n):
-                preempted = True
-                victim = running.pop()
-                self._preempt(victim)
-                if victim is request:
-                    break
-            else:
-                budget -= n
-                request.computed = computed + n
-                scheduled.append(request)
-                if lacking == 1 and request.generated:
-                    decodes += 1
-                    context += computed + 1
-                else:
-                    step.prefill += n
-                    step.attention += n * (computed + 0.5 * n)
-                i += 1
-        step.decodes, step.context = decodes, context
-        return budget, preempted
+    def shorten(self, step: Step, instant: float) -> None:
+        """Let a step that is several in a row end at the first of its ends that is not before `instant`."""
+        del step.ends[bisect_left(step.ends, instant) + 1 :]
 
-    def _schedule_waiting(self, step: Step, budget: int) -> None:
-        """Admit from the head of the queue while seats, budget and blocks last."""
-        waiting, running, cache = self.waiting, self.running, self.cache
-        while waiting and budget and len(running) < self.preset.seats:
+    def catch_up(self, step: Step, now: float) -> None:
+        """Make a step that is several in a row the one that is going on at `now`; those before have ended."""
+        past = min(bisect_right(step.ends, now), len(step.ends) - 1)
+        if not past:
+            del step.ends[1:]
+            return
+        self.cache.tick(past)
+        self._spent += past
+        self.counts.steps += past
+        self.counts.generated += self._decoding * past
+        step.start, step.context = step.ends[past - 1], step.context + past * step.decodes
+        step.ends = [step.ends[past]]
+
+    def _schedule(self, step: Step, budget: int) -> bool:
+        """Give everyone a part of the budget; False where the next step cannot be like this one."""
+        cache = self.cache
+        if self._decoding:
+            step.decodes = self._decoding
+            step.context = self._decoding * (cache.ticks + 1) - self._since
+            cache.tick()
+            budget -= step.decodes
+        filling, preempted = self._filling, False
+        if filling is not None and budget:
+            n = min(filling.known - filling.computed, budget)
+            assert filling.lease is not None
+            if cache.grow(filling.lease, filling.computed + n):
+                self._take(step, filling, n)
+                budget -= n
+            else:
+                preempted = True
+                self._preempt(filling)
+        if not preempted:
+            return self._admit(step, budget)
+        return False
+
+    def _take(self, step: Step, request: Request, n: int) -> None:
+        """Compute `n` more tokens of the running prompt that comes last. A last token alone counts as a decode."""
+        lacking = request.known - request.computed
+        step.take(request, n)
+        self._filling = request if n < lacking else None
+        if lacking == 1 and request.generated:
+            step.prefill -= 1
+            step.attention -= request.computed - 0.5
+            step.decodes += 1
+            step.context += request.computed
+
+    def _admit(self, step: Step, budget: int) -> bool:
+        """Admit from the head of the queue while seats, budget and blocks last; False if it may move by itself."""
+        waiting, cache = self.waiting, self.cache
+        while waiting and budget and len(self.running) < self.preset.seats:
             request = waiting[0]
-            known = request.prompt + request.generated
+            known = request.known
             lease = cache.admit(request.ids, known)
             if lease is None:
-                break
+                return not cache.leans_on_growth(request.ids, known)
             waiting.popleft()
             hit = lease.sealed * self.preset.block
-            if request.cached < 0:
+            if request.loaded:
+                request.cached = max(0, request.cached)
+                hit = max(hit, min(request.loaded, known - 1))
+            elif request.cached < 0:
                 request.cached = hit
                 self.counts.queries += request.prompt
                 self.counts.hits += hit
@@ -237,22 +315,166 @@ class Engine:
             fits = cache.grow(lease, hit + n)
             assert fits
             budget -= n
-            request.lease, request.computed, request.state = lease, hit + n, RUNNING
-            running.append(request)
-            step.scheduled.append(request)
-            step.prefill += n
-            step.attention += n * (hit + 0.5 * n)
+            self._numbers += 1
+            request.lease, request.computed, request.state, request.seat = lease, hit, RUNNING, self._numbers
+            self.running[request] = None
+            step.take(request, n)
+            if request.computed < known:
+                self._filling = request
+        return True
+
+    def _walk(self, step: Step, budget: int) -> bool:
+        """`_schedule`, request by request, for a step in which blocks run out or two may fill the same block."""
+        cache, landed = self.cache, []
+        for request in self.running:
+            lease = request.lease
+            assert lease is not None
+            if lease.gliding:
+                request.computed = self._land(request)
+                request.generated = request.computed - request.prompt + 1
+                landed.append(request)
+        order, i, preempted = list(self.running), 0, False
+        while i < len(order) and budget:
+            request = order[i]
+            decodes = i < len(landed)
+            n = 1 if decodes else min(request.known - request.computed, budget)
+            assert request.lease is not None
+            while not cache.grow(request.lease, request.computed + n):
+                preempted = True
+                victim = order.pop()
+                self._preempt(victim)
+                if victim is request:
+                    break
+            else:
+                budget -= n
+                if decodes:
+                    request.computed += 1
+                    step.decodes += 1
+                    step.context += request.computed
+                else:
+                    self._take(step, request, n)
+                i += 1
+        cache.ticks += 1
+        for request in landed:
+            if request.state == RUNNING:
+                self._glide(request)
+        if not preempted:
+            self._admit(step, budget)
+        return False
+
+    def _time(self, step: Step, most: int) -> None:
+        """Say when a step ends, or each of up to `most` alike."""
+        preset, context = self.preset, step.context
+        if most > 1:
+            most = 1 + self.cache.room(min(most - 1, self._next_end() - self.cache.ticks))
+        while len(self._noise) < self._spent + most:
+            self._draw()
+        noise = self._noise[self._spent : self._spent + most] if self._sigma else None
+        if most > 16:
+            contexts = context + step.decodes * np.arange(most, dtype=np.float64)
+            fixed = preset.base_ms + preset.decode_ms * step.decodes
+            seconds = 1e-3 * (fixed + preset.context_ms * contexts)
+            if noise is not None:
+                seconds *= noise
+            seconds[0] += step.start
+            step.ends = np.cumsum(seconds).tolist()
+        else:
+            now = step.start
+            for i in range(most):
+                seconds_ = preset.step_seconds(step.prefill, step.decodes, context + i * step.decodes, step.attention)
+                now += seconds_ if noise is None else seconds_ * noise[i]
+                step.ends.append(now)
+        if most > 1 and self._arriving and self.receptive:
+            self.shorten(step, self._arriving[0][0])
+
+    def _draw(self) -> None:
+        del self._noise[: self._spent]
+        self._spent = 0
+        if self._sigma:
+            drawn = self._rng.standard_normal(NOISE)
+            self._noise += np.exp(self._sigma * (drawn - 0.5 * self._sigma)).tolist()
+        else:
+            self._noise += [1.0] * NOISE
+
+    def _next_end(self) -> int:
+        """The tick of the next last token."""
+        ends = self._ends
+        while not self._holds(*ends[0]):
+            heappop(ends)
+        return ends[0][0]
+
+    def _holds(self, tick: int, seat: int, request: Request) -> bool:
+        """Whether an entry of `_ends` still says what is so."""
+        lease = request.lease
+        return lease is not None and lease.gliding and request.seat == seat and tick == last_tick(request, lease)
+
+    def _end(self, served: list[Request]) -> None:
+        """End those whose last token has come."""
+        ends = self._ends
+        while ends and ends[0][0] <= self.cache.ticks:
+            entry = heappop(ends)
+            if self._holds(*entry):
+                request = entry[2]
+                self._leave(request)
+                request.generated, request.state = request.output, DONE
+                if not self._each:
+                    served.append(request)
+
+    def _speak(self, request: Request) -> None:
+        """A request's prompt is computed: it gets a token, and decodes from now on."""
+        request.generated += 1
+        if not request.hidden:
+            self.counts.generated += 1
+            if request.generated == 1:
+                self.counts.prompt += request.prompt
+                self.counts.cached += request.cached
+        if request.generated == request.output:
+            self._leave(request)
+            request.state = DONE
+        else:
+            self._glide(request)
+            assert request.lease is not None
+            heappush(self._ends, (last_tick(request, request.lease), request.seat, request))
+
+    def _glide(self, request: Request) -> None:
+        lease = request.lease
+        assert lease is not None
+        self.cache.glide(lease, request.computed)
+        self._decoding += 1
+        self._since += lease.since
+
+    def _land(self, request: Request) -> int:
+        """Take a request out of the set that decodes; the tokens that its lease holds."""
+        lease = request.lease
+        assert lease is not None
+        self._decoding -= 1
+        self._since -= lease.since
+        return self.cache.land(lease)
+
+    def _leave(self, request: Request) -> None:
+        """Take a request off the running ones and give its blocks back."""
+        del self.running[request]
+        lease = request.lease
+        assert lease is not None
+        if lease.gliding:
+            request.generated = self._land(request) - request.prompt + 1 - self._busy
+        if request is self._filling:
+            self._filling = None
+        self.cache.release(lease)
+        request.lease = None
 
     def _preempt(self, request: Request) -> None:
-        """Send a running request, already taken from the list, back to the front of the queue to start over."""
-        self._free(request)
-        request.computed = 0
+        """Send a running request back to the front of the queue to start over."""
+        busy, self._busy = self._busy, False
+        self._leave(request)
+        self._busy = busy
+        request.computed = request.loaded = 0
         request.preempted += 1
         request.state = WAITING
         self.waiting.appendleft(request)
         self.counts.preemptions += 1
 
-    def _free(self, request: Request) -> None:
-        if request.lease is not None:
-            self.cache.release(request.lease)
-            request.lease = None
+
+def last_tick(request: Request, lease: Lease) -> int:
+    """The cache's tick at which a decoding request has all its tokens."""
+    return request.output + request.prompt - 1 + lease.since
