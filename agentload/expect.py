@@ -55,18 +55,19 @@ def expect(spec: Spec, room: Room) -> dict[str, float] | None:
         return None
     plan = Plan(spec, room, salt=0)
     level = spec.profile.mean(spec.duration) if spec.duration else 1.0
-    total = sum(group.weight for group in spec.population)
+    shares = spec.shares()
+    total = sum(shares.values())
     figures = dict.fromkeys(("sessions", "calls", "input_tokens", "output_tokens"), 0.0)
-    for group in spec.population:
+    for (_, name), weight in shares.items():
         sums = Expected()
         for rng in np.random.default_rng(spec.seed).spawn(SESSIONS):
-            sums.seconds += sums.rehearse(plan.make(group.archetype, rng, DEPTH))[1]
-        sessions = level * group.weight / total  # a second, open loop
+            sums.seconds += sums.rehearse(plan.make(name, rng, DEPTH))[1]
+        sessions = level * weight / total  # a second, open loop
         if spec.profile.closed:
             sessions /= sums.seconds / SESSIONS
         if spec.duration:
             sessions *= spec.duration
-        for name, sum_ in zip(figures, (SESSIONS, sums.calls, sums.input, sums.output), strict=True):
-            figures[name] += sessions * sum_ / SESSIONS
+        for figure, sum_ in zip(figures, (SESSIONS, sums.calls, sums.input, sums.output), strict=True):
+            figures[figure] += sessions * sum_ / SESSIONS
     share = 1.0 if spec.sessions is None else spec.sessions / figures["sessions"]
     return {name: figure * (min(1.0, share) if spec.duration else share) for name, figure in figures.items()}

@@ -1,6 +1,9 @@
 """Which agent each session is, and when it starts: decided by spec and seed alone, in whatever process it runs."""
 
+from typing import TypeVar
+
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from agentload.errors import BadInput
@@ -20,13 +23,14 @@ class Plan:
     def __init__(self, spec: Spec, room: Room, salt: int) -> None:
         self.spec, self.room, self.salt = spec, room, salt
         self.kinds = spec.kinds()
-        self.names = interleave({group.archetype: group.weight for group in spec.population})
+        self.order = interleave(spec.shares())
         self.toolboxes = {name: Toolbox(self.kinds[name]) for name in self.kinds} if spec.mode == "live" else {}
 
     def agent(self, number: int, seat: int | None = None) -> Agent:
         """The agent of session `number`; in a closed loop its seat decides what it is."""
-        place = number if seat is None else seat
-        return self.make(self.names[place % len(self.names)], np.random.default_rng([self.spec.seed, number]), DEPTH)
+        tenant, name = self.order[(number if seat is None else seat) % len(self.order)]
+        agent = self.make(name, np.random.default_rng([self.spec.seed, number]), DEPTH)
+        return structs.replace(agent, tenant=tenant) if tenant else agent
 
     def make(self, name: str, rng: np.random.Generator, depth: int) -> Agent:
         kind = self.kinds[name]
@@ -36,12 +40,16 @@ class Plan:
         return Agent(name, sized(name, kind, rng, self.salt, self.room, child))
 
 
-def interleave(weights: dict[str, float]) -> list[str]:
+Name = TypeVar("Name")
+
+
+def interleave(weights: dict[Name, float]) -> list[Name]:
     """Names in proportion to their weights, spread as evenly as can be, so that any first few have the right mix.
 
     Smooth weighted round robin: each name gains its weight, the richest is picked and pays the total.
     """
-    total, gained, order = sum(weights.values()), dict.fromkeys(weights, 0.0), []
+    total, gained = sum(weights.values()), dict.fromkeys(weights, 0.0)
+    order: list[Name] = []
     for _ in range(max(len(weights), min(1000, round(100 * total / min(weights.values()))))):
         for name, weight in weights.items():
             gained[name] += weight
@@ -73,7 +81,7 @@ NO_LIMIT = 10_000_000
 def check_room(spec: Spec, context: int) -> None:
     """Every archetype's preamble and a little more must fit the endpoint's context."""
     kinds = spec.kinds()
-    for name in dict.fromkeys(group.archetype for group in spec.population):
+    for name in dict.fromkeys(archetype for _, archetype in spec.shares()):
         kind = kinds[name]
         head, limit = kind.system_tokens + kind.schema_tokens, min(context, kind.context_limit or context)
         if head > 0.8 * limit:

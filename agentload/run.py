@@ -6,9 +6,7 @@ import datetime
 import os
 import platform
 import resource
-import secrets
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -21,14 +19,11 @@ import numpy as np
 from msgspec import Struct, structs
 
 from agentload.errors import BadInput
-from agentload.plan import NO_LIMIT, Plan, arrivals, check_room
-from agentload.probe import choose, models, probe
+from agentload.plan import Plan, arrivals
+from agentload.prepare import Prepared, prepare
 from agentload.screen import Watch
 from agentload.session import Clock, World, run_agent
 from agentload.spec import Spec, encode
-from agents.endpoint import Client, Endpoint, Features
-from agents.sized import Room
-from agents.text import Calibration, Encoder
 from collectors.records import Call, Session, Tool
 from collectors.store import Store, write_header
 from loadprofiles import slots
@@ -105,7 +100,12 @@ class Stop:
 
 
 async def perform(
-    spec: Spec, plan: Plan, world: World, watch: Watch, flush: Callable[[], None], share: Share = ALL
+    spec: Spec,
+    plan: Plan,
+    world: World,
+    watch: Watch,
+    flush: Callable[[], None],
+    share: Share = ALL,
 ) -> dict[str, Any]:
     """Run all sessions of a share; return the run's health for its header."""
     sessions = asyncio.create_task(start_sessions(spec, plan, world, share))
@@ -175,57 +175,6 @@ def signals(interrupt: Callable[[], None]) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-def connect(endpoint: Endpoint, features: Features, encoder: Encoder, now: Callable[[], float], run_id: str) -> Client:
-    """The client that the spec asks for."""
-    if endpoint.client == "sdk":
-        from agents.sdk import Sdk
-
-        return Sdk(endpoint, features, encoder, now, run_id, itl=True)
-    from agents.wire import Wire
-
-    return Wire(endpoint, features, encoder, now, run_id, itl=True)
-
-
-class Prepared(Struct, frozen=True):
-    """Everything that is decided before the first session: what workers need to know to do the same."""
-
-    spec: Spec  # with the model named
-    run_id: str
-    salt: int
-    features: Features
-    calibration: Calibration
-    server: str = ""
-
-    def room(self) -> Room:
-        return Room(self.features.context_length or NO_LIMIT, self.calibration, self.features.force_length)
-
-    def plan(self) -> Plan:
-        return Plan(self.spec, self.room(), self.salt)
-
-    def client(self, clock: Clock) -> Client:
-        return connect(self.spec.endpoint, self.features, Encoder(self.calibration), clock.now, self.run_id)
-
-
-async def prepare(spec: Spec, out: Path) -> tuple[Prepared, list[Call]]:
-    """Check what can be checked, ask the endpoint what it can do; return that and the calls it took, which all lie
-    before time 0 of the run clock. BadInput where there can be no run."""
-    endpoint, model = choose(spec.endpoint, await asyncio.to_thread(models, spec.endpoint))
-    spec = structs.replace(spec, endpoint=endpoint)
-    check_room(spec, endpoint.context_length or model.context or NO_LIMIT)
-    check_folder(out)
-    salt = secrets.randbits(31) if spec.salt is None else spec.salt
-    clock, run_id = Clock(), f"{secrets.randbits(32):08x}"
-    asked: list[Call] = []
-
-    def client(endpoint: Endpoint, features: Features, encoder: Encoder) -> Client:
-        return connect(endpoint, features, encoder, clock.now, run_id)
-
-    features, calibration = await probe(endpoint, model, client, asked.append, clock.now, salt)
-    now = clock.now()
-    prepared = Prepared(spec, run_id, salt, features, calibration, model.server)
-    return prepared, [shifted(call, now) for call in asked]
-
-
 HEAD_START = 0.05
 """Seconds between the last preparation and time 0, so that what is still to be set up makes nobody late."""
 
@@ -251,12 +200,12 @@ async def run(spec: Spec, out: Path, watch: Watch) -> tuple[Path, str]:
             record = structs.replace(record, itl=None)  # its sketch is enough
         store.emit(record)
 
-    client = prepared.client(clock)
-    world = World(client, clock, emit, spec.retry, spec.seed)
+    lanes = prepared.lanes(clock)
+    world = World(lanes.of, clock, emit, spec.seed)
     try:
         health = await perform(spec, plan, world, watch, store.flush)
     finally:
-        await client.close()
+        await lanes.close()
         store.close()
     write_header(
         folder,
@@ -275,16 +224,6 @@ def machine_seconds() -> tuple[float, float]:
     return float(sum(ticks) - ticks[3] - ticks[4]), float(sum(ticks))  # idle and waiting for disks are not busy
 
 
-def check_folder(out: Path) -> None:
-    """Run folders can be made there."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise BadInput(f"--out {str(out)!r} cannot hold run folders: {error.strerror}") from None
-
-
 def make_folder(spec: Spec, out: Path) -> Path:
     """A new folder for the records, named by its start."""
     started = datetime.datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
@@ -297,12 +236,6 @@ def make_folder(spec: Spec, out: Path) -> Path:
             continue
         return folder
     raise BadInput(f"--out {str(out)!r} holds a hundred runs of this second; wait a moment")
-
-
-def shifted(call: Call, by: float) -> Call:
-    """The same call on a clock that started `by` seconds later."""
-    times = {name: getattr(call, name) for name in ("due", "sent", "opened", "first", "last", "end")}
-    return structs.replace(call, **{name: at - by for name, at in times.items() if at is not None})
 
 
 def describe(prepared: Prepared) -> dict[str, Any]:

@@ -85,7 +85,7 @@ class Watch:
             self.statuses[record.status] += 1
             self.failed += record.status != "ok"
             self.recent.append(record.status == "ok")
-            self.send_lag.add(max(0.0, record.sent - record.due - record.connect))
+            self.send_lag.add(max(0.0, record.sent - record.due - record.connect - record.throttled))
             if record.first is not None:
                 self.ttft.add(record.first - record.sent)
             if record.itl and record.status == "ok":

@@ -5,14 +5,17 @@ Absolute deadlines throughout: a step is due when the last one ended plus what t
 """
 
 import asyncio
+import contextlib
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 import numpy as np
+from msgspec import structs
 
+from agentload.quota import Quota
 from agentload.spec import Retry
 from agents.chain import Agent, Chat, Outcome, Reply, Spawn, ToolCall, ToolResult, Wait
 from agents.endpoint import Client, Place
@@ -44,16 +47,28 @@ class Clock:
             delay = instant - self.now()
 
 
+class Lane:
+    """How the calls of one tenant reach one endpoint."""
+
+    def __init__(
+        self, client: Client, retry: Retry, tenant: str = "", endpoint: str = "", quota: Quota | None = None
+    ) -> None:
+        self.client, self.retry, self.tenant, self.endpoint, self.quota = client, retry, tenant, endpoint, quota
+
+
 class World:
     """What the chains of a run share."""
 
     def __init__(
-        self, client: Client, clock: Clock, emit: Callable[[Call | Tool | Session], None], retry: Retry, seed: int
+        self,
+        lane_of: Callable[[int, int], Lane],  # of a tenant (index) and a session
+        clock: Clock,
+        emit: Callable[[Call | Tool | Session], None],
+        seed: int,
     ) -> None:
-        self.client = client
+        self.lane_of = lane_of
         self.clock = clock
         self.emit = emit
-        self.retry = retry
         self.seed = seed
         self.ending = False  # agents stop before their next model call
         self.offered: int | None = None  # sessions that the schedule wants; None in a closed loop
@@ -70,11 +85,17 @@ class World:
 
     async def sleep_until(self, instant: float) -> None:
         """Sleep in a way that `end` may cut short."""
+        with self.asleep():
+            await self.clock.until(instant)
+
+    @contextlib.contextmanager
+    def asleep(self) -> Iterator[None]:
+        """Inside, `end` cancels this task."""
         task = asyncio.current_task()
         assert task is not None
         self.sleeping.add(task)
         try:
-            await self.clock.until(instant)
+            yield
         finally:
             self.sleeping.discard(task)
 
@@ -82,7 +103,8 @@ class World:
 class Tally:
     """What one agent has done so far; becomes its Session record."""
 
-    def __init__(self, agent: str, archetype: str, session: int, due: float, start: float) -> None:
+    def __init__(self, agent: str, archetype: str, session: int, due: float, start: float, tenant: str = "") -> None:
+        self.tenant = tenant
         self.session, self.agent, self.archetype, self.due, self.start = session, agent, archetype, due, start
         self.steps = self.calls = self.tool_calls = self.children = 0
         self.input = self.cached = self.output = self.reasoning = self.arguments = 0
@@ -121,14 +143,18 @@ class Tally:
             tool_seconds=self.tools,
             wait_seconds=self.wait,
             join_seconds=self.join,
+            tenant=self.tenant,
             error=error,
         )
 
 
-async def run_agent(agent: Agent, session: int, path: str, due: float, world: World) -> Outcome:
+async def run_agent(
+    agent: Agent, session: int, path: str, due: float, world: World, lane: Lane | None = None
+) -> Outcome:
     """Drive one chain to its end and record it. An agent that the end of the run cuts short is "unfinished"."""
     now = world.clock.now
-    tally = Tally(path, agent.archetype, session, due, now())
+    lane = lane or world.lane_of(agent.tenant, session)
+    tally = Tally(path, agent.archetype, session, due, now(), lane.tenant)
     outcome, error = Outcome("unfinished"), ""
     answer: Any = None
     world.alive += 1
@@ -141,7 +167,7 @@ async def run_agent(agent: Agent, session: int, path: str, due: float, world: Wo
                 break
             match ask:
                 case Chat():
-                    answer = await call_model(ask, tally, due, world)
+                    answer = await call_model(ask, tally, due, world, lane)
                     error = "" if answer.ok else answer.status
                     due = now()
                 case Wait(seconds):
@@ -150,7 +176,7 @@ async def run_agent(agent: Agent, session: int, path: str, due: float, world: Wo
                     await world.sleep_until(due)
                     answer = None
                 case Spawn(agents):
-                    answer = await join(agents, tally, world)
+                    answer = await join(agents, tally, world, lane)
                     due = now()
                 case _:
                     answer, due = await use(ask, tally, due, world)
@@ -161,19 +187,27 @@ async def run_agent(agent: Agent, session: int, path: str, due: float, world: Wo
         world.emit(tally.record(now(), outcome, error))
 
 
-async def call_model(chat: Chat, tally: Tally, due: float, world: World) -> Reply:
+async def call_model(chat: Chat, tally: Tally, due: float, world: World, lane: Lane) -> Reply:
     """One model call, with its retries: a record for each attempt."""
+    throttled = 0.0
 
     def emit(call: Call) -> None:
+        if lane.tenant or lane.endpoint or throttled:
+            call = structs.replace(call, tenant=lane.tenant, endpoint=lane.endpoint, throttled=throttled)
         tally.count(call)
         world.emit(call)
 
-    step, retry = tally.steps, world.retry
+    step, retry = tally.steps, lane.retry
     tally.steps += 1
     for attempt in range(retry.attempts):
+        if lane.quota is not None:
+            start = world.clock.now()
+            with world.asleep():
+                await lane.quota.wait(chat)
+            throttled = world.clock.now() - start
         world.in_flight += 1
         try:
-            reply = await world.client.send(
+            reply = await lane.client.send(
                 chat, Place(tally.session, tally.agent, tally.archetype, step, attempt, due), emit
             )
         finally:
@@ -191,7 +225,7 @@ async def call_model(chat: Chat, tally: Tally, due: float, world: World) -> Repl
     return reply
 
 
-async def join(agents: tuple[Agent, ...], tally: Tally, world: World) -> list[Outcome]:
+async def join(agents: tuple[Agent, ...], tally: Tally, world: World, lane: Lane) -> list[Outcome]:
     """Run sub-agents side by side and wait for the last."""
     start, first = world.clock.now(), tally.children
     tally.children += len(agents)
@@ -199,7 +233,7 @@ async def join(agents: tuple[Agent, ...], tally: Tally, world: World) -> list[Ou
         tasks = []
         for i, agent in enumerate(agents, first):
             path = f"{tally.agent}.{i}" if tally.agent else str(i)
-            tasks.append(group.create_task(run_agent(agent, tally.session, path, start, world)))
+            tasks.append(group.create_task(run_agent(agent, tally.session, path, start, world, lane)))
     tally.join += world.clock.now() - start
     return [task.result() for task in tasks]
 

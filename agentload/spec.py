@@ -39,6 +39,21 @@ class Retry(Struct, frozen=True, forbid_unknown_fields=True):
     longest_seconds: Positive = 30.0
 
 
+class Tenant(Struct, frozen=True, forbid_unknown_fields=True):
+    """One customer of the endpoint: a share of the load with a key, a mix and limits of its own."""
+
+    name: str
+    weight: Positive = 1.0  # of the agents in a closed loop, of the sessions in an open one
+    population: list[Group] = []  # [] takes the spec's
+    api_key_env: str = ""  # "" takes the endpoint's
+    headers: dict[str, str] = {}
+    service_tier: str = ""  # sent where it is not ""
+    cache_salt: str = ""  # sent where it is not "": keeps prefix caches apart on servers that know it (vLLM)
+    requests_per_minute: Count | None = None  # the client's own limits, held before a call is sent
+    tokens_per_minute: Count | None = None  # prompt as wanted, and the most it may be answered
+    retry: Retry | None = None  # None takes the spec's
+
+
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     """What ends a run early, cleanly."""
 
@@ -72,6 +87,8 @@ class Spec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     population: list[Group]
     archetypes: dict[str, dict[str, Any]] = {}  # new ones, or fields to change; `base` names the one to start from
     endpoint: Endpoint = Endpoint()  # without a url: the cluster in the box, as `box` says
+    urls: dict[str, Positive] = {}  # several endpoints of one model, with weights; a session keeps to one
+    tenants: list[Tenant] = []
     box: BoxOptions = BoxOptions()
     retry: Retry = Retry()
     limits: Limits = Limits()
@@ -83,12 +100,26 @@ class Spec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             raise ValueError("population is empty; name at least one archetype")
         if self.duration is None and self.sessions is None:
             raise ValueError("a run needs an end: give duration, or sessions, or both")
+        names = [tenant.name for tenant in self.tenants]
+        if len(set(names)) < len(names):
+            raise ValueError(f"tenants need names of their own, got {', '.join(names)}")
         if self.warmup and self.phases:
             raise ValueError("warmup is a phase of its own where there are phases; give it as the first of them")
         if self.duration is not None and self.warmup >= self.duration:
             raise ValueError(f"warmup must be shorter than duration ({self.duration:g} s), got {self.warmup:g}")
         if self.duration is None and self.profile.closed:
             self.profile.population(math.inf)  # ValueError where the shape itself needs a duration
+
+    def shares(self) -> dict[tuple[int, str], float]:
+        """Weights of every (tenant, archetype); tenant 0 is the only one where none is named."""
+        shares: dict[tuple[int, str], float] = {}
+        for i, tenant in enumerate(self.tenants or [Tenant("")]):
+            groups = tenant.population or self.population
+            total = sum(group.weight for group in groups)
+            for group in groups:
+                share = tenant.weight * group.weight / total
+                shares[i, group.archetype] = shares.get((i, group.archetype), 0.0) + share
+        return shares
 
     def windows(self) -> list[tuple[str, float, float | None, bool]]:
         """Name, start, stop (None: open) and whether it is counted, of every phase; the drain is never counted."""
@@ -115,7 +146,7 @@ class Spec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
                 known = ", ".join(kinds)
                 raise BadInput(f"archetype {name!r}: base {base!r} is not an archetype; there are {known}")
             kinds[name] = changed(name, kinds[base], fields)
-        for name in [group.archetype for group in self.population] + [
+        for name in [archetype for _, archetype in self.shares()] + [
             kind.child for kind in kinds.values() if kind.child
         ]:
             if name not in kinds:
@@ -236,7 +267,7 @@ def encode(spec: Spec) -> str:
 
     plain = msgspec.to_builtins(spec)
     kinds = msgspec.structs.replace(spec, scale=1.0, longest_wait=None).kinds()
-    used = {group.archetype for group in spec.population}
+    used = {archetype for _, archetype in spec.shares()}
     used |= {kinds[name].child for name in used if kinds[name].child}
     decoded = {
         name: msgspec.convert(msgspec.to_builtins(kind), Archetype) for name, kind in kinds.items()

@@ -10,10 +10,11 @@ The first token is the first piece of text, reasoning or tool call that is not e
 import json
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 from msgspec import Struct
+from msgspec.json import Decoder
 
 from agents.chain import Chat, Reply, ToolCall
 from agents.endpoint import Place, Timeouts
@@ -49,6 +50,7 @@ class Delta(Struct):
 class Choice(Struct):
     delta: Delta | None = None
     message: Delta | None = None  # of an answer that is not streamed
+    text: str | None = None  # of plain completions
     finish_reason: str | None = None
 
 
@@ -58,9 +60,6 @@ class Chunk(Struct):
     choices: list[Choice] | None = None
     usage: Any = None
     error: Any = None
-
-
-decode_chunk = msgspec.json.Decoder(Chunk).decode
 
 
 class Tokens(NamedTuple):
@@ -75,10 +74,11 @@ class Tokens(NamedTuple):
 
 
 class Answer:
-    """One answer while it arrives. `status` is "" until something went wrong."""
+    """One answer of chat or plain completions while it arrives. `status` is "" until something went wrong."""
 
+    decoder: ClassVar[Decoder[Any]] = Decoder(Chunk)  # of an event, or of the whole body
     __slots__ = (
-        "_arguments",
+        "_finished",
         "_reasoning",
         "_reasoning_pieces",
         "_text",
@@ -119,6 +119,7 @@ class Answer:
         self._tools: dict[int, list[str]] = {}  # by index: id, name, arguments
         self._tool_pieces = 0
         self._usage: Tokens | None = None
+        self._finished = 0.0  # when the finish reason came
 
     # Taking in
 
@@ -128,20 +129,20 @@ class Answer:
             self.over = True
             return
         try:
-            self.take(decode(data), t)
+            self.take(decode(data, self.decoder), t)
         except (ValueError, RecursionError) as error:
-            self.fail("bad_reply", f"an event is not a chat completion chunk: {error}")
+            self.fail("bad_reply", f"an event does not fit the API: {error}")
 
     def body(self, data: bytes, t: float) -> None:
         """The whole body of an answer that was not streamed."""
         try:
-            self.take(decode(data), t)
+            self.take(decode(data, self.decoder), t)
         except (ValueError, RecursionError) as error:
-            self.fail("bad_reply", f"the body is not a chat completion: {error}")
+            self.fail("bad_reply", f"the body does not fit the API: {error}")
         self.over = True
 
-    def take(self, chunk: Chunk, t: float) -> None:
-        """A decoded chunk. Raises ValueError where it makes no sense."""
+    def take(self, chunk: Any, t: float) -> None:
+        """A decoded event or body, as `decoder` makes it. Raises ValueError where it makes no sense."""
         if chunk.error:
             self.fail("error_event", complaint(chunk.error))
             return
@@ -152,8 +153,11 @@ class Answer:
             delta = choice.delta or choice.message
             if delta is not None:
                 output |= self._take(delta)
+            elif choice.text:
+                self._text.append(choice.text)
+                output = True
             if choice.finish_reason:
-                self.finish_reason = choice.finish_reason[:64]
+                self.finished(choice.finish_reason, t)
         if output:
             self.token(t)
 
@@ -172,11 +176,7 @@ class Answer:
 
     def _take_tool(self, call: ToolDelta, index: int) -> bool:
         function = call.function or Function()
-        arguments = function.arguments
-        if arguments is None:
-            arguments = ""
-        elif not isinstance(arguments, str):
-            arguments = json.dumps(arguments)
+        arguments = argument_text(function.arguments)
         known = self._tools.get(index)
         if known is not None and call.id and function.name and known[0] not in ("", call.id):
             index = max(self._tools) + 1  # a server that numbers all its calls 0, yet names each
@@ -190,6 +190,11 @@ class Answer:
             return False
         self._tool_pieces += 1
         return True
+
+    def finished(self, reason: str, t: float) -> None:
+        """The server said at `t` why the answer ends."""
+        self.finish_reason = reason[:64]
+        self._finished = t
 
     def token(self, t: float) -> None:
         """Output came at `t`; what comes in one network read has one time."""
@@ -277,6 +282,8 @@ class Answer:
         """The record of the call and the reply to the agent."""
         status = self.outcome()
         tokens = self.tokens(prompt_tokens)
+        if self.first is None and status == "ok" and tokens.output:
+            self.token(self._finished)  # special tokens alone: the server counts them and shows nothing
         text, reasoning = self.texts()
         call = Call(
             *place,
@@ -316,17 +323,24 @@ class Answer:
         return call, reply
 
 
-def decode(data: bytes) -> Chunk:
-    """The chunk in that JSON. Raises ValueError.
+def decode(data: bytes, decoder: Decoder[Any]) -> Any:
+    """What that JSON says. Raises ValueError.
 
     What msgspec refuses, Python's own decoder may take as the openai client does (NaN, half of a surrogate pair).
     """
     try:
-        return decode_chunk(data)
+        return decoder.decode(data)
     except msgspec.ValidationError:
         raise
     except ValueError:
-        return msgspec.convert(json.loads(data.decode()), Chunk)
+        return msgspec.convert(json.loads(data.decode()), decoder.type)
+
+
+def argument_text(arguments: object) -> str:
+    """Arguments of a tool call as JSON text; some servers send the object itself."""
+    if arguments is None:
+        return ""
+    return arguments if isinstance(arguments, str) else json.dumps(arguments)
 
 
 def whole(pieces: list[str]) -> str:
@@ -345,10 +359,14 @@ def read_usage(usage: Any) -> Tokens | None:
         return None
     prompt = number(usage.get("prompt_tokens"))
     completion = number(usage.get("completion_tokens"))
+    names = ("prompt", "completion")
+    if prompt is None or completion is None:
+        prompt, completion = number(usage.get("input_tokens")), number(usage.get("output_tokens"))
+        names = ("input", "output")  # in the Responses API
     if prompt is None or completion is None:
         return None
-    cached = detail(usage, "prompt_tokens_details", "cached_tokens")
-    reasoning = detail(usage, "completion_tokens_details", "reasoning_tokens")
+    cached = detail(usage, f"{names[0]}_tokens_details", "cached_tokens")
+    reasoning = detail(usage, f"{names[1]}_tokens_details", "reasoning_tokens")
     return Tokens(prompt, min(cached, prompt), completion, min(reasoning, completion))
 
 

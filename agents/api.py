@@ -25,7 +25,7 @@ class Api(NamedTuple):
     path: str  # below the base URL
     conversation: str  # the field of the body that holds it
     max_tokens: str  # the field that limits the answer; "" leaves the name to the endpoint's features
-    forced: tuple[str, ...]  # the fields that force the answer's length
+    min_tokens: bool  # vLLM takes it, to force the answer's length; `ignore_eos` it takes everywhere
     stream_options: bool  # has to be asked for usage in a stream
     before: bytes  # around and between the messages in the JSON body
     between: bytes
@@ -38,7 +38,7 @@ class Api(NamedTuple):
 
 
 def passage(message: dict[str, Any]) -> str:
-    """A message in a plain prompt. What the model wrote after `CUE` stands there again, so that its blocks are reused."""
+    """A message in a plain prompt. The model's own words stand behind `CUE` again, so that their blocks are reused."""
     return f"{message['role']}:\n{message['content']}\n\n"
 
 
@@ -67,7 +67,7 @@ APIS = {
         path="chat/completions",
         conversation="messages",
         max_tokens="",
-        forced=("ignore_eos", "min_tokens"),
+        min_tokens=True,
         stream_options=True,
         before=b',"messages":[',
         between=b",",
@@ -82,7 +82,7 @@ APIS = {
         path="responses",
         conversation="input",
         max_tokens="max_output_tokens",
-        forced=("ignore_eos",),  # vLLM has no min_tokens here, and needs none beside the other
+        min_tokens=False,
         stream_options=False,
         before=b',"input":[',
         between=b",",
@@ -97,7 +97,7 @@ APIS = {
         path="completions",
         conversation="prompt",
         max_tokens="max_tokens",
-        forced=("ignore_eos", "min_tokens"),
+        min_tokens=True,
         stream_options=True,
         before=b',"prompt":"',
         between=b"",

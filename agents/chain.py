@@ -126,6 +126,7 @@ class Agent(Struct, frozen=True):
 
     archetype: str
     chain: "Chain"
+    tenant: int = 0  # whose: an index into the run's tenants; sub-agents are their parent's
 
 
 class Spawn(Struct, frozen=True):

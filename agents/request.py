@@ -6,18 +6,23 @@ same base URL with the same environment is what is sent; a test holds the two to
 
 import math
 import os
+import ssl
 import urllib.parse
 import urllib.request
 from typing import Any
 
 import msgspec
 
+from agents.api import APIS
 from agents.chain import Chat, ToolSchema
 from agents.endpoint import Endpoint, Features, Place
 from agents.text import CHARACTERS_PER_TOKEN, Encoder
 
-OWN_FIELDS = ("messages", "tools", "stream")
+OWN_FIELDS = ("messages", "input", "prompt", "tools", "stream")
 """Fields that only a client can fill in."""
+
+AZURE_DEPLOYED = ("chat/completions", "completions")
+"""What Azure serves below a deployment."""
 
 KEY_PLACEHOLDER = "EMPTY"
 """Sent where no key is set, as local servers' manuals do: the openai client refuses to run without one."""
@@ -33,6 +38,9 @@ class Url(msgspec.Struct, frozen=True):
     tls: bool
     path: str  # with the query
 
+    def __str__(self) -> str:
+        return f"{'https' if self.tls else 'http'}://{self.authority}{self.path}"
+
     @property
     def authority(self) -> str:
         """The Host header: the port only where it is not the scheme's own."""
@@ -47,7 +55,9 @@ class Request:
         refuse(endpoint)
         self.endpoint = endpoint
         self.features = features
-        self.url = join(endpoint.url, "chat/completions")
+        self.api = APIS[endpoint.api]
+        self.url = join(endpoint.url, self.api.path, endpoint.model)
+        self.tls = trusted(endpoint) if self.url.tls else None
         self.headers = headers(endpoint)
         self._encoder = encoder
         self._run_id = run_id
@@ -55,21 +65,22 @@ class Request:
         self._heads: dict[tuple[int, bool, bool, bool], bytes] = {}
 
     def fields(self, chat: Chat) -> dict[str, Any]:
-        """The body without `messages` and `tools`."""
-        endpoint, features = self.endpoint, self.features
+        """The body without the conversation and `tools`."""
+        endpoint, features, api = self.endpoint, self.features, self.api
         body: dict[str, Any] = {"model": endpoint.model, "stream": endpoint.stream}
-        if endpoint.stream and features.stream_usage:
+        if endpoint.stream and features.stream_usage and api.stream_options:
             body["stream_options"] = {"include_usage": True}
-        body[features.max_tokens_field] = chat.max_tokens
+        body[api.max_tokens or features.max_tokens_field] = chat.max_tokens
         if chat.exact and features.force_length:
-            body["ignore_eos"] = True
-            body["min_tokens"] = chat.max_tokens
-        if chat.context.tools and not chat.call_tools:
-            body["tool_choice"] = "none"
+            body |= {"ignore_eos": True, "min_tokens": chat.max_tokens} if api.min_tokens else {"ignore_eos": True}
+        if chat.context.tools:
+            refuse(endpoint, tools=True)
+            if not chat.call_tools:
+                body["tool_choice"] = "none"
         return body | endpoint.sampling | endpoint.extra_body
 
     def head(self, chat: Chat) -> bytes:
-        """The JSON body up to the first message; `]}` ends it after the last."""
+        """The JSON body up to the first message; `api.after` ends it after the last."""
         key = (chat.max_tokens, chat.exact, chat.call_tools, bool(chat.context.tools))
         head = self._heads.get(key)
         if head is None:
@@ -77,8 +88,8 @@ class Request:
                 self._heads.clear()
             head = self._heads[key] = msgspec.json.encode(self.fields(chat))[:-1]
         if chat.context.tools:
-            return b'%b,"tools":%b,"messages":[' % (head, self.tools(chat.context.tools))
-        return head + b',"messages":['
+            return b'%b,"tools":%b%b' % (head, self.tools(chat.context.tools), self.api.before)
+        return head + self.api.before
 
     def tools(self, schemas: tuple[ToolSchema, ...]) -> bytes:
         """The JSON of the tool schemas, made once for each tuple of them."""
@@ -86,7 +97,7 @@ class Request:
         if known is None:
             if len(self._tools) >= MAX_CACHED_TOOLS:
                 self._tools.clear()
-            known = self._tools[id(schemas)] = (schemas, self._encoder.tools(schemas))
+            known = self._tools[id(schemas)] = (schemas, self._encoder.tools(schemas, self.api.describe))
         return known[1]
 
     def identity(self, place: Place) -> str:
@@ -107,19 +118,23 @@ class Request:
         """The text without the key: servers like to quote it back."""
         for name, value in self.headers.items():
             secret = value.removeprefix("Bearer ")
-            if len(secret) >= 8 and (name == "Authorization" or name in self.endpoint.headers):
+            if len(secret) >= 8 and (name in ("Authorization", "api-key") or name in self.endpoint.headers):
                 text = text.replace(secret, "[secret]")
         return text
 
 
+def key(endpoint: Endpoint) -> str:
+    """What the endpoint is opened with."""
+    return os.environ.get(endpoint.api_key_env) or KEY_PLACEHOLDER
+
+
 def headers(endpoint: Endpoint) -> dict[str, str]:
     """The headers every request carries, as the openai client would set them; the endpoint's own win."""
-    found = {
-        "Accept": "application/json",
-        "Content-Type": "application/json",
-        "User-Agent": "agentload",
-        "Authorization": f"Bearer {os.environ.get(endpoint.api_key_env) or KEY_PLACEHOLDER}",
-    }
+    found = {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": "agentload"}
+    if azure_version(endpoint.url):
+        found["api-key"] = key(endpoint)
+    else:
+        found["Authorization"] = f"Bearer {key(endpoint)}"
     for header, name in (("OpenAI-Organization", "OPENAI_ORG_ID"), ("OpenAI-Project", "OPENAI_PROJECT_ID")):
         if name in os.environ:
             found[header] = os.environ[name]
@@ -131,27 +146,49 @@ def headers(endpoint: Endpoint) -> dict[str, str]:
     return found
 
 
-def join(base: str, path: str) -> Url:
-    """The base URL with the path below it."""
+def azure_version(url: str) -> str:
+    """The `api-version` in a base URL, which is how Azure is told from others; "" where there is none."""
+    return dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(url).query)).get("api-version", "")
+
+
+def join(base: str, path: str, model: str = "") -> Url:
+    """The base URL with the path below it. On Azure, a deployment is named by the model where the URL names none."""
     parts = urllib.parse.urlsplit(base)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"url must be http://host/v1 or https://host/v1, got {base!r}")
-    if parts.query or parts.fragment:
-        raise ValueError(f"url must end with its path, got {base!r}; pass query parameters another way")
+    version = azure_version(base)
+    if (parts.query and not version) or "&" in parts.query or parts.fragment:
+        raise ValueError(f"url can have no query but Azure's ?api-version=…, got {base!r}")
     host = parts.hostname if parts.hostname.isascii() else parts.hostname.encode("idna").decode()
     tls = parts.scheme == "https"
     below = urllib.parse.quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=~-._")
-    return Url(host, parts.port or (443 if tls else 80), tls, f"{below}/{path}")
+    if version and path in AZURE_DEPLOYED and "/deployments" not in parts.path:
+        below += "/deployments/" + urllib.parse.quote(model, safe="")
+    query = "?" + urllib.parse.urlencode({"api-version": version}) if version else ""
+    return Url(host, parts.port or (443 if tls else 80), tls, f"{below}/{path}{query}")
 
 
-def refuse(endpoint: Endpoint) -> None:
-    """Raise ValueError for settings that no client here can honour."""
+def trusted(endpoint: Endpoint) -> ssl.SSLContext:
+    """Whom to trust: the authorities in `ca_file`, else the system's. There is no way to trust everybody."""
+    try:
+        return ssl.create_default_context(cafile=endpoint.ca_file or None)
+    except OSError as error:
+        raise ValueError(f"ca_file {endpoint.ca_file!r} cannot be read as PEM: {error.strerror or error}") from None
+
+
+def refuse(endpoint: Endpoint, *, tools: bool = False) -> None:
+    """Raise ValueError for settings that no client here can honour; `tools` says that chains will offer tools."""
     asked = endpoint.sampling | endpoint.extra_body
     for field in OWN_FIELDS:
         if field in asked:
             raise ValueError(f"`{field}` is filled in by the client and cannot be set in sampling or extra_body")
-    if asked.get("n") not in (None, 1):
-        raise ValueError(f"n must be 1, got {asked['n']!r}: one call is one answer, run more agents instead")
+    for field in ("n", "best_of"):
+        if asked.get(field) not in (None, 1):
+            raise ValueError(
+                f"{field} must be 1, got {asked[field]!r}: one call is one answer, run more agents instead"
+            )
+    if tools and endpoint.api == "completions":
+        raise ValueError('api "completions" has no tools; use api "chat" or "responses", or sized chains')
 
 
 def needs_sdk(endpoint: Endpoint) -> str | None:

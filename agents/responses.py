@@ -7,8 +7,9 @@ since some servers send no `event:` line. The last event carries the usage, and 
 from typing import Any
 
 from msgspec import Struct, to_builtins
+from msgspec.json import Decoder
 
-from agents.answer import Answer, Function, ToolDelta, read_usage
+from agents.answer import Answer, argument_text, read_usage
 from agents.chain import ToolSchema
 from agents.trouble import complaint
 
@@ -66,71 +67,131 @@ FINISHES = {"max_output_tokens": "length", "max_tokens": "length"}
 class ResponsesAnswer(Answer):
     """One answer while it arrives."""
 
-    __slots__ = ("_indices",)
-    shape = Event
+    __slots__ = ("_by_item", "_by_place")
+    decoder = Decoder(Event)
 
     def __init__(self) -> None:
         super().__init__()
-        self._indices: dict[str, int] = {}  # of function calls, by the id of their item
+        self._by_item: dict[str, list[str]] = {}  # function calls, by the id of their item
+        self._by_place: dict[int, list[str]] = {}  # and by where in the output they stand
 
     def take(self, event: Event, t: float) -> None:
         """A decoded event. Raises ValueError where it makes no sense."""
         if event.error:
             self.fail("error_event", complaint(event.error))
             return
-        output = False
-        match event.type:
-            case "response.output_text.delta" | "response.refusal.delta":
-                output = keep(self._text, event.delta)
-            case "response.reasoning_text.delta" | "response.reasoning_summary_text.delta":
-                output = keep(self._reasoning, event.delta)
-            case "response.function_call_arguments.delta":
-                output = self._take_tool(ToolDelta(function=Function(None, event.delta)), self._index(event))
-            case "response.function_call_arguments.done":
-                output = self._take_call(Item(id=event.item_id, arguments=event.arguments), self._index(event))
-            case "response.output_item.added" | "response.output_item.done" if event.item is not None:
-                if event.item.type == "function_call":
-                    output = self._take_call(event.item, self._index(event))
-            case "response.completed" | "response.incomplete" | "response.failed" | "response.cancelled":
-                self._end(event.response or Response(event.type.removeprefix("response.")), t)
-            case "error":
-                self.fail("error_event", complaint(event.message or "the server sent an error without a message"))
-            case None:
-                self._end(event, t)
+        output, kind = False, event.type
+        if kind in ("response.output_text.delta", "response.refusal.delta"):
+            output = keep(self._text, event.delta)
+        elif kind in ("response.reasoning_text.delta", "response.reasoning_summary_text.delta"):
+            output = keep(self._reasoning, event.delta)
+        elif kind == "response.function_call_arguments.delta":
+            output = self._go_on(self._call(event.item_id, event.output_index), event.delta)
+        elif kind == "response.function_call_arguments.done":
+            output = self._complete(self._call(event.item_id, event.output_index), Item(arguments=event.arguments))
+        elif kind in ("response.output_item.added", "response.output_item.done"):
+            item = event.item
+            if item is not None and item.type == "function_call":
+                new = kind.endswith("added") and item.id not in self._by_item
+                call = self._new(item.id, event.output_index) if new else self._call(item.id, event.output_index)
+                output = self._complete(call, item)
+        elif kind == "error":
+            self.fail("error_event", complaint(event.message or "an error without a message"))
+        elif kind in ENDS:
+            self._end(event.response or Response(), ENDS[kind], t)
+        elif kind is None:
+            self._end(event, None, t)
         if output:
             self.token(t)
 
-    def _index(self, event: Event) -> int:
-        """Which function call the event is about."""
-        item = event.item_id or (event.item.id if event.item is not None else None)
-        known = self._indices.get(item or "")
-        return known if known is not None else event.output_index or 0
+    # Function calls: known by the id of their item, by their place where a server's ids do not agree
 
-    def _take_call(self, item: Item, index: int) -> bool:
-        """What a function call's item says that its deltas have not said, or not yet; say whether it said anything."""
-        id = item.call_id or item.id
-        known = self._tools.get(index)
-        same = known is not None and known[0] in ("", id, item.call_id)
-        if item.call_id is None and known is not None:
-            same, id = True, None
-        arguments = None if same and known is not None and known[2] else item.arguments
-        name = None if same and known is not None and known[1] else item.name
-        before = len(self._tools)
-        output = self._take_tool(ToolDelta(id=None if same else id, function=Function(name, arguments)), index)
-        if len(self._tools) > before and item.id:
-            self._indices[item.id] = next(reversed(self._tools))
-        return output
+    def _call(self, id: str | None, place: int | None) -> list[str]:
+        """The function call that an event is about."""
+        return self._by_item.get(id or "") or self._by_place.get(place or 0) or self._new(id, place)
 
-    def _end(self, response: Response, t: float) -> None:
-        """The answer as a whole has come, and with it whatever the events before it left out."""
+    def _new(self, id: str | None, place: int | None) -> list[str]:
+        call = self._tools[len(self._tools)] = ["", "", ""]
+        self._by_item[id or ""] = self._by_place[place or 0] = call
+        return call
+
+    def _go_on(self, call: list[str], arguments: object) -> bool:
+        text = argument_text(arguments)
+        call[2] += text
+        self._tool_pieces += bool(text)
+        return bool(text)
+
+    def _complete(self, call: list[str], item: Item) -> bool:
+        """What the item says that was not said before; say whether it said anything."""
+        before = list(call)
+        call[0] = call[0] or item.call_id or item.id or ""
+        call[1] = call[1] or item.name or ""
+        call[2] = call[2] or argument_text(item.arguments)
+        self._tool_pieces += call != before
+        return call != before
+
+    # The end
+
+    def _end(self, response: Response, status: str | None, t: float) -> None:
+        """The answer as a whole has come."""
         if response.usage is not None:
             self._usage = read_usage(response.usage)
-        self._fill(response.output or [], t)
-        reason = response.incomplete_details.reason if response.incomplete_details is not None else None
-        match response.status:
-            case "failed" | "cancelled":
-                self.fail("error_event", complaint(response.error or f"the response has {response.status}"))
-            case "incomplete" | "completed":
-                finish = FINISHES.get(reason, reason) if reason else "tool_calls" if self._tools else "stop"
-                self.finished(finish, t)
+        if self._fill(response.output or []):
+            self.token(t)
+        status = response.status or status
+        why = response.incomplete_details
+        if response.error or status in ("failed", "cancelled"):
+            self.fail("error_event", complaint(response.error or f"the server says that the response {status}"))
+        elif why is not None and why.reason:
+            self.finished(FINISHES.get(why.reason, why.reason), t)
+        elif status in ("completed", "incomplete"):
+            self.finished("tool_calls" if self._tools else "stop", t)
         self.over = True
+
+    def _fill(self, output: list[Item]) -> bool:
+        """Take what no event brought: all of it where nothing was streamed. Say whether there was anything."""
+        said = {
+            "message": (self._text, bool(self._text)),
+            "reasoning": (self._reasoning, bool(self._reasoning)),
+        }
+        filled = False
+        for item in output:
+            if item.type == "function_call":
+                if all(call[0] != item.call_id for call in self._tools.values()):
+                    filled |= self._complete(self._new(item.id, len(self._tools)), item)
+            elif item.type in said:
+                pieces, known = said[item.type]
+                for part in [] if known else [*(item.content or ()), *(item.summary or ())]:
+                    filled |= keep(pieces, part.text or part.refusal or "")
+        return filled
+
+
+ENDS = {f"response.{status}": status for status in ("completed", "incomplete", "failed", "cancelled")}
+
+
+def keep(pieces: list[str], piece: object) -> bool:
+    """Add a piece of text; say whether there was anything in it."""
+    if not isinstance(piece, str):
+        raise ValueError(f"a delta of text is not text but {type(piece).__name__}")
+    if piece:
+        pieces.append(piece)
+    return bool(piece)
+
+
+# Asking
+
+
+def items(message: dict[str, Any]) -> list[dict[str, Any]]:
+    """A chat message as input items: one for what was said, one for each tool call, or the output of one."""
+    content = message["content"]
+    if message["role"] == "tool":
+        return [{"type": "function_call_output", "call_id": message.get("tool_call_id", ""), "output": content}]
+    calls = [
+        {"type": "function_call", "call_id": call["id"], **call["function"]} for call in message.get("tool_calls", ())
+    ]
+    return ([{"role": message["role"], "content": content}] if content or not calls else []) + calls
+
+
+def described(schema: ToolSchema) -> dict[str, Any]:
+    """A tool, as this API wants it described. Not strict, which is the default here and not of chat completions."""
+    return {"type": "function", "strict": False, **to_builtins(schema)}

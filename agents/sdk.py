@@ -5,7 +5,8 @@ Its retries are off, since retries are the agent's; its pool has no limit. What 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from contextvars import ContextVar
 from typing import Any
@@ -14,15 +15,14 @@ import httpx2
 import msgspec
 import openai
 
-from agents.answer import Answer, Chunk
+from agents.answer import Answer
 from agents.chain import Chat, Context, Reply
 from agents.endpoint import Emit, Endpoint, Features, Place
-from agents.request import Request
+from agents.http import DRAIN, MAX_BODY
+from agents.request import Request, azure_version, key
+from agents.responses import Event
 from agents.text import Encoder
-from agents.trouble import MAX_ERROR_BODY, Trouble, error_text, retry_after, shorten
-
-MAX_BODY = 64 * 1024 * 1024
-"""Bytes of a body that are read; as the wire client."""
+from agents.trouble import MAX_ERROR_BODY, Trouble, error_text, retry_after, shorten, unconnected
 
 current: ContextVar["Trace"] = ContextVar("current")
 """The call that the running task makes: the SDK has no other way to tell its transport."""
@@ -109,51 +109,44 @@ class Sdk:
         self._encoder = encoder
         self._now = now
         self._itl = itl
-        key = self._request.headers["Authorization"].removeprefix("Bearer ")
-        own = {name: value for name, value in self._request.headers.items() if name != "Authorization"}
-        self._client = openai.AsyncOpenAI(
-            base_url=endpoint.url,
-            api_key=key,
-            max_retries=0,
-            default_headers=own | endpoint.headers,
-            http_client=openai.DefaultAsyncHttpx2Client(
-                timeout=httpx2.Timeout(None, connect=endpoint.timeouts.connect),
-                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None),
-                follow_redirects=False,
-                event_hooks={"request": [trace_request], "response": [bound_response]},
-            ),
-        )
+        self._client = client(self._request)
+        creates: dict[str, Callable[..., Awaitable[Any]]] = {
+            "chat": self._client.chat.completions.create,
+            "responses": self._client.responses.create,
+            "completions": self._client.completions.create,
+        }
+        self._create = creates[endpoint.api]
 
     async def send(self, chat: Chat, place: Place, emit: Emit) -> Reply:
         """One attempt at one call; see `agents.endpoint.Client`."""
-        answer = Answer()
+        answer = self._request.api.answer()
         current.set(Trace(answer, self._now))
         try:
-            await self._ask(chat, place, answer)
+            end = await self._ask(chat, place, answer)
         except asyncio.CancelledError:
             answer.fail("cancelled")
-            self._emit(answer, place, chat, emit)
+            self._emit(answer, place, chat, self._now(), emit)
             raise
-        return self._emit(answer, place, chat, emit)
+        return self._emit(answer, place, chat, end, emit)
 
     async def close(self) -> None:
         """Close every connection."""
         await self._client.close()
 
-    def _emit(self, answer: Answer, place: Place, chat: Chat, emit: Emit) -> Reply:
+    def _emit(self, answer: Answer, place: Place, chat: Chat, end: float, emit: Emit) -> Reply:
         if answer.error:
             answer.error = self._request.conceal(shorten(answer.error))
-        call, reply = answer.finish(place, chat, self._now(), lambda: self._request.prompt_tokens(chat), self._itl)
+        call, reply = answer.finish(place, chat, end, lambda: self._request.prompt_tokens(chat), self._itl)
         emit(call)
         return reply
 
-    async def _ask(self, chat: Chat, place: Place, answer: Answer) -> None:
-        """Make the call; whatever goes wrong ends in the answer."""
+    async def _ask(self, chat: Chat, place: Place, answer: Answer) -> float:
+        """Make the call and say when it ended; whatever goes wrong ends in the answer."""
         try:
             async with asyncio.timeout(None) as limit:
                 watch = Watch(answer, self, limit)
                 try:
-                    await self._call(chat, place, answer)
+                    return await self._call(chat, place, answer)
                 finally:
                     watch.stop()
         except TimeoutError:
@@ -169,40 +162,46 @@ class Sdk:
         except httpx2.RequestError as error:  # from a body that the SDK reads where it does not expect trouble
             answer.broke(trouble(error, answer))
         except (ValueError, RecursionError) as error:
-            answer.fail("bad_reply", f"not a chat completion: {error}")
+            answer.fail("bad_reply", f"an answer does not fit the API: {error}")
+        return self._now()
 
-    async def _call(self, chat: Chat, place: Place, answer: Answer) -> None:
+    async def _call(self, chat: Chat, place: Place, answer: Answer) -> float:
         fields = self._request.fields(chat)
         if chat.context.tools:
             fields["tools"] = msgspec.json.decode(self._request.tools(chat.context.tools))
-        answering = await self._client.chat.completions.create(
-            messages=self._messages(chat.context),  # type: ignore[arg-type] # made by us, not checked by the SDK either
+        answering = await self._create(
+            **{self._request.api.conversation: self._conversation(chat.context)},
             model=fields.pop("model"),
             stream=fields.pop("stream"),
             extra_body=fields,
             extra_headers={"X-Request-Id": self._request.identity(place)},
         )
         if not isinstance(answering, openai.AsyncStream):
-            answer.take(chunk(answering), self._now())
+            t = self._now()
+            answer.take(plain(answering, answer), t)
             answer.over = True
-            return
+            return t
         async with AsyncExitStack() as closing:
             closing.push_async_callback(answering.close)
             kind = answering.response.headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind not in ("text/event-stream", ""):
                 said = error_text(await answering.response.aread())
                 answer.fail("bad_reply", f"wanted text/event-stream, got {kind}: {said}")
-                return
+                return self._now()
             async for event in answering:
-                answer.take(chunk(event), self._now())
+                t = self._now()
+                answer.take(plain(event, answer), t)
                 if answer.over:
-                    return
+                    if not answer.status:
+                        await drain(answering)
+                    return t
+        return self._now()
 
-    def _messages(self, context: Context) -> list[dict[str, Any]]:
-        """The conversation as the API's dictionaries; those of the past are made once."""
+    def _conversation(self, context: Context) -> Any:
+        """The conversation as the API wants it; its past is shaped once."""
         for message in context.messages[len(context.encoded) :]:
-            context.encoded.append(self._encoder.plain(message))
-        return list(context.encoded)
+            context.encoded.append(self._request.api.shape(self._encoder.plain(message)))
+        return self._request.api.gather(context.encoded)
 
 
 class Watch:
@@ -229,11 +228,45 @@ class Watch:
         self._timer.cancel()
 
 
-def chunk(event: object) -> Chunk:
-    """What the SDK made of an event, as our own type. Raises ValueError where the fields have other types."""
-    found = msgspec.convert(event, Chunk, from_attributes=True)
-    if isinstance(found.usage, openai.BaseModel):
-        found.usage = found.usage.model_dump(warnings=False)
+def client(request: Request) -> openai.AsyncOpenAI:
+    """The SDK's client, set up as people set it up for that endpoint."""
+    endpoint, version = request.endpoint, azure_version(request.endpoint.url)
+    own = {name: value for name, value in request.headers.items() if name not in ("Authorization", "api-key")}
+    options: dict[str, Any] = {
+        "base_url": endpoint.url,
+        "api_key": key(endpoint),
+        "max_retries": 0,
+        "default_headers": own | endpoint.headers,
+        "http_client": openai.DefaultAsyncHttpx2Client(
+            verify=request.tls or True,
+            timeout=httpx2.Timeout(None, connect=endpoint.timeouts.connect),
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None),
+            follow_redirects=False,
+            event_hooks={"request": [trace_request], "response": [bound_response]},
+        ),
+    }
+    if version:
+        return openai.AsyncAzureOpenAI(**options | {"base_url": endpoint.url.partition("?")[0]}, api_version=version)
+    return openai.AsyncOpenAI(**options)
+
+
+async def drain(answering: openai.AsyncStream[Any]) -> None:
+    """Wait shortly for the end of the body after the last event, so that the connection can be used again."""
+    with contextlib.suppress(TimeoutError, openai.APIError, httpx2.HTTPError, ValueError):
+        async with asyncio.timeout(DRAIN):
+            async for _ in answering:
+                pass
+
+
+def plain(event: object, answer: Answer) -> Any:
+    """What the SDK made of an event or a body, as that answer takes it. Raises ValueError where fields have other
+    types."""
+    found = msgspec.convert(event, answer.decoder.type, from_attributes=True)
+    whole = found.response if isinstance(found, Event) and found.response is not None else found
+    for name in ("usage", "error"):
+        value = getattr(whole, name)
+        if isinstance(value, openai.BaseModel):
+            setattr(whole, name, value.model_dump(warnings=False))
     return found
 
 
@@ -244,7 +277,7 @@ def trouble(error: BaseException | None, answer: Answer) -> Trouble:
         case httpx2.ConnectTimeout():
             return Trouble("timeout_connect", "no connection within the limit")
         case httpx2.ConnectError() | httpx2.UnsupportedProtocol() | httpx2.ProxyError():
-            return Trouble("connect_failed", text)
+            return Trouble("connect_failed", unconnected(error))
         case httpx2.DecodingError():
             return Trouble("bad_reply", text)
         case httpx2.RemoteProtocolError() if "peer closed" in text:

@@ -35,6 +35,14 @@ def shorten(text: str) -> str:
     return text if len(text) <= MAX_ERROR else text[: MAX_ERROR - 1] + "…"
 
 
+def unconnected(error: BaseException) -> str:
+    """Why there is no connection. A certificate of an authority that nobody named gets the cure with it."""
+    text = str(error) or type(error).__name__
+    if "self-signed certificate" in text or "unable to get local issuer certificate" in text:
+        return f"{text}; name the authority's PEM file in ca_file"
+    return text
+
+
 def complaint(error: Any) -> str:
     """The message inside an error as APIs spell it: OpenAI's, FastAPI's `detail`, or plain."""
     for _ in range(4):

@@ -5,7 +5,6 @@ can. Connections are kept alive and the one used last is used first; there are a
 """
 
 import asyncio
-import ssl
 from collections.abc import Callable
 
 from agents.answer import Answer
@@ -14,7 +13,7 @@ from agents.endpoint import Emit, Endpoint, Features, Place
 from agents.http import Connection, Exchange
 from agents.request import Request, needs_sdk
 from agents.text import Encoder
-from agents.trouble import shorten
+from agents.trouble import shorten, unconnected
 
 __all__ = ["Wire", "needs_sdk"]
 
@@ -45,12 +44,11 @@ class Wire:
         self._open: set[Connection] = set()
         self._idle: dict[Connection, None] = {}  # by time of last use
         self._closed: asyncio.Event | None = None
-        self._tls = ssl.create_default_context() if self._request.url.tls else None
         self._head = head(self._request)
 
     async def send(self, chat: Chat, place: Place, emit: Emit) -> Reply:
         """One attempt at one call; see `agents.endpoint.Client`."""
-        answer = Answer()
+        answer = self._request.api.answer()
         end: float | None = None
         try:
             end = await self._ask(chat, place, answer)
@@ -117,13 +115,13 @@ class Wire:
         try:
             async with asyncio.timeout(self._limits.connect):
                 _, connection = await asyncio.get_running_loop().create_connection(
-                    self._new, url.host, url.port, ssl=self._tls
+                    self._new, url.host, url.port, ssl=self._request.tls
                 )
         except TimeoutError:
             answer.fail("timeout_connect", f"no connection within {self._limits.connect:g} s")
             return None
         except (OSError, UnicodeError) as error:
-            answer.fail("connect_failed", str(error) or type(error).__name__)
+            answer.fail("connect_failed", unconnected(error))
             return None
         finally:
             answer.connect += self._now() - start
@@ -142,19 +140,21 @@ class Wire:
         """The request as a list of buffers. Of the conversation, only what is new since the last step is encoded."""
         head = self._request.head(chat)
         messages = self._messages(chat.context)
-        length = len(head) + sum(map(len, messages)) + 2
+        after = self._request.api.after
+        length = len(head) + sum(map(len, messages)) + len(after)
         first = b"%bX-Request-Id: %b\r\nContent-Length: %d\r\n\r\n" % (
             self._head,
             self._request.identity(place).encode(),
             length,
         )
-        return [first, head, *messages, b"]}"]
+        return [first, head, *messages, after]
 
     def _messages(self, context: Context) -> list[bytes]:
-        """The conversation's messages as JSON, each but the first with the comma before it."""
-        encoded = context.encoded
+        """The conversation's messages as JSON, each but the first with what stands between two before it."""
+        encoded, api = context.encoded, self._request.api
         for message in context.messages[len(encoded) :]:
-            encoded.append(b"," + self._encoder.encode(message) if encoded else self._encoder.encode(message))
+            new = self._encoder.encode(message, api.write)
+            encoded.append(api.between + new if encoded else new)
         return encoded
 
 

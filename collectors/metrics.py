@@ -73,7 +73,7 @@ def response_time(calls: Columns) -> Array:
 
 def send_lag(calls: Columns) -> Array:
     """How late we sent it, opening a connection apart. Ours, not the server's. NaN where it never got so far."""
-    return np.where(is_in(calls.status, NEVER_SENT), np.nan, calls.sent - calls.due - calls.connect)
+    return np.where(is_in(calls.status, NEVER_SENT), np.nan, calls.sent - calls.due - calls.connect - calls.throttled)
 
 
 def percentiles(values: Array, failed: int = 0) -> dict[str, float | int]:

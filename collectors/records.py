@@ -39,6 +39,9 @@ class Call(Struct, frozen=True, gc=False):
     chunks: int = 0  # network reads that carried output
     tool_calls: int = 0
     resent: int = 0  # silent second sends, after a pooled connection died before a byte was answered
+    tenant: str = ""
+    endpoint: str = ""  # base URL, where a run has several
+    throttled: float = 0.0  # seconds between `due` and `sent` that the tenant's own quota took
     worker: str = ""
     error: str = ""  # what the server or the socket said, shortened
     itl: tuple[float, ...] | None = None  # gaps between output pieces, when asked for
@@ -101,5 +104,6 @@ class Session(Struct, frozen=True, gc=False):
     tool_seconds: float
     wait_seconds: float  # people thinking, back-off after errors
     join_seconds: float  # waiting for sub-agents
+    tenant: str = ""
     worker: str = ""
     error: str = ""

@@ -204,6 +204,18 @@ def _sections(summary: Summary, spot: dict[str, str]) -> list[str]:
         section(
             "Errors and attempts", _says_errors(summary), spot.get("failures", ""), tables.errors(summary["errors"])
         ),
+        *(
+            section(title, says, tables.named(summary[name]))
+            for name, title, says in (
+                (
+                    "tenants",
+                    "By tenant",
+                    "Own quota: seconds a call waited for its tenant's own limit, before it was sent.",
+                ),
+                ("endpoints", "By endpoint", "A session keeps to one endpoint."),
+            )
+            if summary.get(name)
+        ),
         section("Burstiness", _says_bursts(summary["burstiness"]), spot.get("bursts", "")),
         section("Health of the measurement", _says_health(summary), tables.health(summary), spot.get("send_lag", "")),
         section("Token ledger", "Every token is in one row and in one column.", tables.ledger(tokens)),

@@ -9,7 +9,7 @@ from collectors import metrics
 from collectors.health import judge
 from collectors.ledger import ledger
 from collectors.load import Array, Columns, Run
-from collectors.metrics import agents_calls, answered, kinds, percentiles, roots
+from collectors.metrics import agents_calls, answered, is_in, kinds, percentiles, roots
 
 BASELINE = "chat"
 """The archetype that the others are compared with: a person who chats."""
@@ -38,6 +38,8 @@ def summarise(run: Run) -> dict[str, Any]:
         "demand": _demand(calls, run.sessions),
         "drift": {"input": drift(calls, "input"), "output": drift(calls, "output")},
         "errors": metrics.errors(calls),
+        "tenants": by_name(calls, calls.tenant),
+        "endpoints": by_name(calls, calls.endpoint),
         "burstiness": {"calls": _bursts(calls.sent, seconds), "sessions": _bursts(roots(run.sessions).start, seconds)},
         "health": health,
     }
@@ -144,6 +146,26 @@ def _sketched(run: Run, calls: Columns) -> dict[str, Any]:
 def _latencies(ok: Columns, failed: int) -> dict[str, Any]:
     measures = (metrics.ttft, metrics.itl, metrics.tpot, metrics.e2e, metrics.response_time)
     return {measure.__name__: percentiles(measure(ok), failed) for measure in measures}
+
+
+def by_name(calls: Columns, names: Array) -> dict[str, Any]:
+    """Load and service of each tenant, or each endpoint; nothing where none has a name."""
+    rows = {}
+    for name in sorted(kinds(names) if set(kinds(names)) != {""} else []):
+        mine = calls.where(names == name)
+        ok, refused = answered(mine), is_in(mine.status, ("http_429", "http_503"))
+        rows[name] = {
+            "calls": len(mine),
+            "sessions": len(np.unique(mine.session)),
+            "input_tokens": int(mine.input_tokens.sum()),
+            "output_tokens": int(mine.output_tokens.sum()),
+            "attempts_per_call": metrics.retry_amplification(mine),
+            "refused": int(refused.sum()),
+            "failed": len(mine) - len(ok),
+            "throttled_seconds": percentiles(mine.throttled),
+            "ttft": percentiles(metrics.ttft(ok), len(mine) - len(ok)),
+        }
+    return rows
 
 
 def by_step(values: Array, step: Array) -> list[dict[str, Any]]:

@@ -84,6 +84,38 @@ def health(summary: Summary) -> str:
     return table(["", "measured", "limit"], rows)
 
 
+def named(rows: Summary) -> str:
+    """Tenants or endpoints beside each other."""
+    heads = [
+        "",
+        "sessions",
+        "calls",
+        "attempts per call",
+        "refused",
+        "in",
+        "out",
+        "own quota p99",
+        "TTFT p50",
+        "TTFT p99",
+    ]
+    lines = [
+        [
+            name,
+            f"{row['sessions']:,}",
+            f"{row['calls']:,}",
+            number(row["attempts_per_call"]),
+            f"{row['refused']:,}",
+            number(row["input_tokens"]),
+            number(row["output_tokens"]),
+            duration_text(row["throttled_seconds"]["p99"]),
+            duration_text(row["ttft"]["p50"]),
+            duration_text(row["ttft"]["p99"]),
+        ]
+        for name, row in rows.items()
+    ]
+    return table(heads, lines)
+
+
 def ledger(tokens: Summary) -> str:
     """Tokens by account and use."""
     uses = tokens["uses"]

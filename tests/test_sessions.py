@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agentload.session import Clock, World, run_agent
+from agentload.quota import Quota
+from agentload.session import Clock, Lane, World, run_agent
 from agentload.spec import Retry
 from agents.chain import Agent, Chain, Chat, Context, Message, Outcome, Reply, Spawn, ToolCall, Wait
 from agents.endpoint import Emit, Place
+from collectors.load import from_records
+from collectors.metrics import send_lag
 from collectors.records import Call, Session, Tool
 
 QUICK = Retry(first_seconds=0.01)
@@ -49,6 +52,7 @@ def drive(
     chain: Chain,
     during: Callable[[World], Coroutine[Any, Any, None]] | None = None,
     retry: Retry = QUICK,
+    quota: Quota | None = None,
     **endpoint: Any,
 ) -> tuple[list[Any], Endpoint]:
     records: list[Any] = []
@@ -56,7 +60,7 @@ def drive(
     async def main() -> Endpoint:
         clock = Clock()
         client = Endpoint(clock, **endpoint)
-        world = World(client, clock, records.append, retry, seed=0)
+        world = World(lambda tenant, session: Lane(client, retry, quota=quota), clock, records.append, seed=0)
         task = asyncio.create_task(run_agent(Agent("test", chain), 7, "", clock.now(), world))
         if during:
             await during(world)
@@ -180,6 +184,21 @@ def test_the_last_attempt_is_the_last_and_a_servers_pause_is_kept() -> None:
     assert session(records).outcome == "failed"
 
 
+def test_waiting_for_ones_own_quota_is_recorded_apart_and_is_no_send_lag() -> None:
+    def chain() -> Chain:
+        yield ask()
+        yield ask()
+        return Outcome()
+
+    records, _ = drive(chain(), quota=Quota(1, None, period=0.2))
+    first, second = from_records({}, calls(records)).calls, calls(records)[1]
+
+    assert calls(records)[0].throttled < 0.01
+    assert second.throttled == pytest.approx(0.2, abs=0.05)
+    assert second.sent - second.due >= second.throttled
+    assert send_lag(first).max() < 0.01
+
+
 def test_a_gentle_end_wakes_the_sleeping_and_lets_calls_finish() -> None:
     def sleeper() -> Chain:
         yield Wait(60)
@@ -214,7 +233,8 @@ def test_what_is_cut_off_is_recorded_children_included() -> None:
     async def main() -> list[Any]:
         records: list[Any] = []
         clock = Clock()
-        world = World(Endpoint(clock, seconds=60), clock, records.append, Retry(), 0)
+        lane = Lane(Endpoint(clock, seconds=60), Retry())
+        world = World(lambda tenant, session: lane, clock, records.append, 0)
         task = asyncio.create_task(run_agent(Agent("p", parent()), 1, "", 0.0, world))
         await asyncio.sleep(0.03)
         task.cancel()
