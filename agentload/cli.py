@@ -5,7 +5,7 @@ Each command imports what it needs when it runs, so that `--help` and `--version
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -52,49 +52,100 @@ def about(
     """Run populations of synthetic AI agents against an inference endpoint, and see what they ask of it."""
 
 
+SpecFile = Annotated[Path | None, typer.Argument(help="A TOML spec. Without one: a mixed population.")]
+Url = Annotated[
+    str | None, typer.Option(help="Base URL of the endpoint, with /v1. Without one: the simulated cluster.")
+]
+Model = Annotated[str | None, typer.Option(help="Model name; may be left out where there is only one.")]
+ApiKeyEnv = Annotated[str | None, typer.Option(help="Environment variable that holds the key.")]
+ClientName = Annotated[str | None, typer.Option(help="wire (fast, our own) or sdk (the stock openai client).")]
+Archetypes = Annotated[list[str] | None, typer.Option(help="NAME or NAME=WEIGHT; repeat for a mix.")]
+Mode = Annotated[str | None, typer.Option(help="sized (lengths are drawn) or live (the model decides).")]
+Agents = Annotated[int | None, typer.Option(help="Closed loop: hold this many agents.")]
+Rate = Annotated[float | None, typer.Option(help="Open loop: sessions per second.")]
+ProfileName = Annotated[str | None, typer.Option(help="Load profile by name: held, poisson, ramp, spike, hawkes, …")]
+Duration = Annotated[float | None, typer.Option(help="Seconds after which no session starts.")]
+Warmup = Annotated[float | None, typer.Option(help="Seconds at the start that are not counted.")]
+Drain = Annotated[float | None, typer.Option(help="Seconds that running sessions may go on after that.")]
+Sessions = Annotated[int | None, typer.Option(help="End after this many sessions.")]
+Seed = Annotated[int | None, typer.Option(help="The same seed makes the same sessions.")]
+Scale = Annotated[float | None, typer.Option(help="Multiply every token count, for small models.")]
+LongestWait = Annotated[float | None, typer.Option(help="No tool and no person takes longer (seconds).")]
+InputTokens = Annotated[int | None, typer.Option(help="Of the `fixed` archetype: prompt length.")]
+OutputTokens = Annotated[int | None, typer.Option(help="Of the `fixed` archetype: reply length.")]
+Steps = Annotated[int | None, typer.Option(help="Of the `fixed` archetype: model calls in a session.")]
+MaxTokens = Annotated[int | None, typer.Option(help="Stop cleanly after this many tokens, input and output.")]
+MaxErrorRate = Annotated[float | None, typer.Option(help="Stop cleanly when this share of calls fails.")]
+Out = Annotated[Path, typer.Option(help="Where run folders go.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No live view, no summary.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
+RUNS = Path("runs")
+
+
+def flags(values: dict[str, Any], *others: str) -> dict[str, Any]:
+    """A command's own arguments as the flags of a spec, less those that are about something else."""
+    return {name: value for name, value in values.items() if name not in ("spec", "out", "quiet", "json", *others)}
+
+
 @app.command()
 def run(
-    spec: Annotated[Path | None, typer.Argument(help="A TOML spec. Without one: a mixed population.")] = None,
-    url: Annotated[
-        str | None, typer.Option(help="Base URL of the endpoint, with /v1. Without one: the simulated cluster.")
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="Model name; may be left out where there is only one.")] = None,
-    api_key_env: Annotated[str | None, typer.Option(help="Environment variable that holds the key.")] = None,
-    client: Annotated[str | None, typer.Option(help="wire (fast, our own) or sdk (the stock openai client).")] = None,
-    archetype: Annotated[list[str] | None, typer.Option(help="NAME or NAME=WEIGHT; repeat for a mix.")] = None,
-    mode: Annotated[str | None, typer.Option(help="sized (lengths are drawn) or live (the model decides).")] = None,
-    agents: Annotated[int | None, typer.Option(help="Closed loop: hold this many agents.")] = None,
-    rate: Annotated[float | None, typer.Option(help="Open loop: sessions per second.")] = None,
-    profile: Annotated[str | None, typer.Option(help="Load profile by name: held, poisson, constant, ramp, …")] = None,
-    duration: Annotated[float | None, typer.Option(help="Seconds after which no session starts.")] = None,
-    warmup: Annotated[float | None, typer.Option(help="Seconds at the start that are not counted.")] = None,
-    drain: Annotated[float | None, typer.Option(help="Seconds that running sessions may go on after that.")] = None,
-    sessions: Annotated[int | None, typer.Option(help="End after this many sessions.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed makes the same sessions.")] = None,
-    scale: Annotated[float | None, typer.Option(help="Multiply every token count, for small models.")] = None,
-    longest_wait: Annotated[float | None, typer.Option(help="No tool and no person takes longer (seconds).")] = None,
-    input_tokens: Annotated[int | None, typer.Option(help="Of the `fixed` archetype: prompt length.")] = None,
-    output_tokens: Annotated[int | None, typer.Option(help="Of the `fixed` archetype: reply length.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Of the `fixed` archetype: model calls in a session.")] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(help="Stop cleanly after this many tokens, input and output.")
-    ] = None,
-    max_error_rate: Annotated[float | None, typer.Option(help="Stop cleanly when this share of calls fails.")] = None,
-    out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
+    spec: SpecFile = None,
+    url: Url = None,
+    model: Model = None,
+    api_key_env: ApiKeyEnv = None,
+    client: ClientName = None,
+    archetype: Archetypes = None,
+    mode: Mode = None,
+    agents: Agents = None,
+    rate: Rate = None,
+    profile: ProfileName = None,
+    duration: Duration = None,
+    warmup: Warmup = None,
+    drain: Drain = None,
+    sessions: Sessions = None,
+    seed: Seed = None,
+    scale: Scale = None,
+    longest_wait: LongestWait = None,
+    input_tokens: InputTokens = None,
+    output_tokens: OutputTokens = None,
+    steps: Steps = None,
+    max_tokens: MaxTokens = None,
+    max_error_rate: MaxErrorRate = None,
+    out: Out = RUNS,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the spec as resolved and what to expect; send nothing.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No live view, no summary.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    quiet: Quiet = False,
+    json: Json = False,
 ) -> None:
     """Run agents against an endpoint (or the simulated cluster) and write a report.
 
     Example: agentload run --url http://127.0.0.1:8000/v1 --archetype coder --agents 32 --duration 120
     """
-    flags = {name: value for name, value in locals().items() if name not in ("spec", "out", "dry_run", "quiet", "json")}
+    given = flags(locals(), "dry_run")
     from agentload import commands
 
-    raise typer.Exit(commands.run(spec, flags, out, dry_run=dry_run, quiet=quiet, as_json=json))
+    raise typer.Exit(commands.run(spec, given, out, dry_run=dry_run, quiet=quiet, as_json=json))
+
+
+@app.command()
+def profile(
+    spec: SpecFile = None,
+    profile: ProfileName = None,
+    agents: Agents = None,
+    rate: Rate = None,
+    duration: Duration = None,
+    seed: Seed = None,
+    html: Annotated[Path | None, typer.Option(help="Write the chart there, too.")] = None,
+) -> None:
+    """Draw a load profile before anything is sent.
+
+    Example: agentload profile --profile hawkes --rate 2 --duration 600 --html profile.html
+    """
+    given = flags(locals(), "html")
+    from agentload import commands
+
+    commands.draw(spec, given, html)
 
 
 @app.command()

@@ -145,6 +145,24 @@ def print_expected(spec: Spec) -> None:
     print("\n".join(lines), specs.encode(spec), sep="\n\n", end="")  # noqa: T201
 
 
+def draw(path: Path | None, flags: dict[str, Any], html: Path | None) -> None:
+    """Print the schedule as a sparkline, and write it as a chart if asked."""
+    import numpy as np
+
+    from agentload.schedule import chart
+    from loadprofiles import draw
+
+    spec = resolve(path, flags)
+    duration = spec.duration or 60.0
+    print(draw(spec.profile, duration, np.random.default_rng([spec.seed, 1 << 32])))  # noqa: T201
+    if html is not None:
+        try:
+            html.write_text(chart(spec, duration))
+        except OSError as error:
+            raise BadInput(f"--html {str(html)!r} cannot be written: {error.strerror}") from None
+        print(html)  # noqa: T201
+
+
 def serve(flags: dict[str, Any]) -> None:
     """Serve the simulated cluster until stopped."""
     from agentload.box.options import BoxOptions

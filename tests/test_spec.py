@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agentload import spec as specs
-from agentload.commands import resolve
+from agentload.commands import draw, resolve
 from agentload.errors import BadInput
 from agentload.expect import expect
 from agents.draws import LogNormal
@@ -200,3 +200,16 @@ def test_phases_that_contradict_the_rest_are_refused(tmp_path: Path, change: str
     (tmp_path / "s.toml").write_text(PHASED.replace(', profile = { type = "ramp", agents = 8 }', ""))
     with pytest.raises(BadInput, match="1 of 2 phases have a profile; give one to each, or to none"):
         resolve(tmp_path / "s.toml", {})
+
+
+def test_a_profile_is_drawn_before_anything_is_sent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw(None, {"profile": "ramp", "agents": 50, "duration": 60.0}, tmp_path / "p.html")
+
+    assert "0 to 49.6 agents (mean 25.5) in 60 s" in capsys.readouterr().out
+    assert "Population: at most 50 agents, 25.5 on average." in (tmp_path / "p.html").read_text()
+    with pytest.raises(BadInput, match="branching"):
+        decode_profile('{ type = "hawkes", rate = 1, branching = 1.2, decay = 1 }')
+
+
+def decode_profile(text: str) -> specs.Spec:
+    return specs.decode(tomllib.loads(f'duration = 5\npopulation = [{{archetype = "chat"}}]\nprofile = {text}'))
