@@ -7,6 +7,7 @@ from msgspec import structs
 from numpy.typing import NDArray
 
 from agentload.errors import BadInput
+from agentload.rehearse import mid_session
 from agentload.spec import Spec
 from agents.chain import Agent
 from agents.live import live
@@ -30,6 +31,9 @@ class Plan:
         """The agent of session `number`; in a closed loop its seat decides what it is."""
         tenant, name = self.order[(number if seat is None else seat) % len(self.order)]
         agent = self.make(name, np.random.default_rng([self.spec.seed, number]), DEPTH)
+        if seat == number and self.spec.begin == "mid-session":
+            twin = self.make(name, np.random.default_rng([self.spec.seed, number]), DEPTH)
+            agent = mid_session(agent, twin, np.random.default_rng([self.spec.seed, number, 1]))
         return structs.replace(agent, tenant=tenant) if tenant else agent
 
     def make(self, name: str, rng: np.random.Generator, depth: int) -> Agent:

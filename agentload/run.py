@@ -49,7 +49,10 @@ async def start_sessions(spec: Spec, plan: Plan, world: World, share: Share) -> 
         await world.sleep_until(start)
         while (spec.sessions is None or number < spec.sessions) and due < min(stop, duration) and not world.ending:
             world.started += 1
-            await run_agent(plan.agent(number, seat), number, "", due, world)
+            leave = stop - world.clock.now() if spec.leaving == "cancel" and stop < duration else None
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(leave):
+                    await run_agent(plan.agent(number, seat), number, "", due, world)
             number, due = number + seats, world.clock.now()
 
     async def arrive() -> None:

@@ -151,7 +151,8 @@ class Tally:
 async def run_agent(
     agent: Agent, session: int, path: str, due: float, world: World, lane: Lane | None = None
 ) -> Outcome:
-    """Drive one chain to its end and record it. An agent that the end of the run cuts short is "unfinished"."""
+    """Drive one chain to its end and record it. What the end of the run cuts short is "unfinished",
+    what is cancelled before that "cancelled"."""
     now = world.clock.now
     lane = lane or world.lane_of(agent.tenant, session)
     tally = Tally(path, agent.archetype, session, due, now(), lane.tenant)
@@ -181,6 +182,9 @@ async def run_agent(
                 case _:
                     answer, due = await use(ask, tally, due, world)
         return outcome
+    except asyncio.CancelledError:
+        outcome = Outcome("unfinished" if world.ending else "cancelled")
+        raise
     finally:
         world.alive -= 1
         agent.chain.close()

@@ -84,6 +84,8 @@ class Spec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     warmup: NonNegative = 0.0  # seconds at the start that are recorded but not counted; `phases` say more
     phases: list[Phase] = []  # their seconds add up to the duration
     profile: Profile
+    begin: Literal["fresh", "mid-session"] = "fresh"  # closed loop: where the first session of each agent starts
+    leaving: Literal["finish", "cancel"] = "finish"  # closed loop: what agents do with their session when N(t) falls
     population: list[Group]
     archetypes: dict[str, dict[str, Any]] = {}  # new ones, or fields to change; `base` names the one to start from
     endpoint: Endpoint = Endpoint()  # without a url: the cluster in the box, as `box` says
@@ -103,6 +105,8 @@ class Spec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         names = [tenant.name for tenant in self.tenants]
         if len(set(names)) < len(names):
             raise ValueError(f"tenants need names of their own, got {', '.join(names)}")
+        if self.begin == "mid-session" and (self.mode == "live" or not self.profile.closed):
+            raise ValueError("begin = 'mid-session' is for sized agents held in a closed loop")
         if self.warmup and self.phases:
             raise ValueError("warmup is a phase of its own where there are phases; give it as the first of them")
         if self.duration is not None and self.warmup >= self.duration:

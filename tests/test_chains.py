@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from msgspec import structs
 
+from agentload.rehearse import mid_session
 from agents.archetypes import ARCHETYPES, CODER, FIXED, SUPPORT, Archetype, PythonTool, SimulatedTool
 from agents.chain import Agent, Chain, Chat, Outcome, Reply, Spawn, ToolCall, ToolResult, Wait
 from agents.draws import LogNormal, Mixture, count, draw, scaled
@@ -288,3 +289,24 @@ def test_a_live_chain_stops_at_its_step_limit() -> None:
 def test_a_python_tool_that_is_none_is_named(name: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         Toolbox(structs.replace(LIVE, python_tools=[PythonTool(name)]))
+
+
+def test_an_agent_can_begin_mid_session_with_the_past_it_would_have_had() -> None:
+    kind = structs.replace(FIXED, steps=20.0, growth_tokens=200.0)
+
+    def agent() -> Agent:
+        return Agent("fixed", sized("fixed", kind, rng(3), 0, ROOM))
+
+    whole = [ask for ask in play(agent().chain)[0] if isinstance(ask, Chat)]
+    begun = []
+    for seed in range(200):
+        asks, outcome = play(mid_session(agent(), agent(), rng(seed)).chain)
+        chats = [ask for ask in asks if isinstance(ask, Chat)]
+        assert [chat.wanted_input for chat in chats] == [chat.wanted_input for chat in whole[-len(chats) :]]
+        assert outcome.status == "done"
+        begun.append(20 - len(chats))
+        text = chats[0].context.messages[1].text if begun[-1] else "word"
+        assert text is not None and text.split()
+
+    assert np.mean(begun) == pytest.approx(9.5, abs=4 * np.sqrt(399 / 12 / 200))
+    assert (min(begun), max(begun)) == (0, 19)

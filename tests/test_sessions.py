@@ -221,7 +221,8 @@ def test_a_gentle_end_wakes_the_sleeping_and_lets_calls_finish() -> None:
     assert session(called).outcome == "unfinished"
 
 
-def test_what_is_cut_off_is_recorded_children_included() -> None:
+@pytest.mark.parametrize(("ending", "outcome"), [(True, "unfinished"), (False, "cancelled")])
+def test_what_is_cut_off_is_recorded_children_included(ending: bool, outcome: str) -> None:
     def child() -> Chain:
         yield ask()
         return Outcome()
@@ -237,6 +238,7 @@ def test_what_is_cut_off_is_recorded_children_included() -> None:
         world = World(lambda tenant, session: lane, clock, records.append, 0)
         task = asyncio.create_task(run_agent(Agent("p", parent()), 1, "", 0.0, world))
         await asyncio.sleep(0.03)
+        world.ending = ending
         task.cancel()
         await asyncio.wait({task})
         return records
@@ -245,7 +247,7 @@ def test_what_is_cut_off_is_recorded_children_included() -> None:
 
     assert [c.status for c in calls(records)] == ["cancelled", "cancelled"]
     assert {(r.agent, r.outcome) for r in records if isinstance(r, Session)} == {
-        ("", "unfinished"), ("0", "unfinished"), ("1", "unfinished")}  # fmt: skip
+        ("", outcome), ("0", outcome), ("1", outcome)}  # fmt: skip
 
 
 def double(x: int) -> int:

@@ -1,0 +1,87 @@
+"""Chains without an endpoint: answered at once by a model that does exactly as it is told."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from msgspec import structs
+
+from agents.chain import Agent, Ask, Chain, Chat, Outcome, Reply, Spawn, ToolResult, Wait
+from agents.text import filler
+
+FIRST_TOKEN, PER_TOKEN = 0.3, 0.02
+"""Seconds that a model call is taken to last, and for each output token; ours, for estimates only."""
+
+
+class Rehearsed(NamedTuple):
+    """What one agent did, and how long it would have taken."""
+
+    outcome: Outcome
+    chats: list[Chat]
+    seconds: float
+
+
+def rehearse(agent: Agent, sums: list[Chat]) -> Rehearsed:
+    """Run one agent in no time; its model calls, and those of its sub-agents, are added to `sums`."""
+    answer: Any = None
+    chats: list[Chat] = []
+    seconds = 0.0
+    while True:
+        try:
+            ask = agent.chain.send(answer)
+        except StopIteration as stop:
+            sums += chats
+            return Rehearsed(stop.value, chats, seconds)
+        match ask:
+            case Chat():
+                answer = obeyed(ask)
+                chats.append(ask)
+                seconds += FIRST_TOKEN + PER_TOKEN * ask.max_tokens
+            case Wait():
+                answer, seconds = None, seconds + ask.seconds
+            case Spawn():
+                ends = [rehearse(child, sums) for child in ask.agents]
+                answer, seconds = (
+                    [end.outcome for end in ends],
+                    seconds + max((end.seconds for end in ends), default=0.0),
+                )
+            case _:
+                answer = [ToolResult(call.tokens) for call in ask]
+                seconds += max((call.seconds for call in ask), default=0.0)
+
+
+def obeyed(chat: Chat) -> Reply:
+    """The reply that was asked for, with nothing in it."""
+    return Reply("ok", finish_reason="length", input_tokens=chat.wanted_input or 0, output_tokens=chat.max_tokens)
+
+
+def mid_session(agent: Agent, twin: Agent, rng: np.random.Generator) -> Agent:
+    """The agent somewhere inside its session, with a past of filler; each of its model calls is as likely the next.
+
+    `twin` is the same agent once more, used up to count the calls. Sub-agents of the past have done their work.
+    """
+    skip = int(rng.integers(max(1, len(rehearse(twin, []).chats))))
+    answer: Any = None
+    while True:
+        ask = agent.chain.send(answer)
+        match ask:
+            case Chat() if not skip:
+                return structs.replace(agent, chain=resumed(ask, agent.chain))
+            case Chat():
+                skip -= 1
+                answer = structs.replace(obeyed(ask), text=filler(int(rng.integers(1 << 63)), ask.max_tokens))
+            case Wait():
+                answer = None
+            case Spawn():
+                answer = [rehearse(child, []).outcome for child in ask.agents]
+            case _:
+                answer = [ToolResult(call.tokens) for call in ask]
+
+
+def resumed(ask: Ask, chain: Chain) -> Chain:
+    """A chain that has begun, from the ask it is waiting with."""
+    while True:
+        answer = yield ask
+        try:
+            ask = chain.send(answer)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]  # a chain returns its Outcome
