@@ -115,7 +115,7 @@ def perform(spec: Spec, out: Path, quiet: bool) -> tuple[Path, int]:
 
 
 def finish(folder: Path, code: int, *, quiet: bool, as_json: bool) -> int:
-    """Write summary and report, and print what was asked for."""
+    """Write summary and report, and print what was asked for; return the exit code."""
     from collectors.report import write_report
     from collectors.text import to_text
 
@@ -127,7 +127,8 @@ def finish(folder: Path, code: int, *, quiet: bool, as_json: bool) -> int:
         print(to_text(summary))  # noqa: T201
     if not as_json:
         print(page)  # noqa: T201
-    return code
+    answered = summary["run"]["calls"] - sum(error["count"] for error in summary["errors"].values())
+    return code if answered or code else 1  # a run in which nothing was answered has failed
 
 
 def print_expected(spec: Spec) -> None:

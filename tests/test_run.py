@@ -344,3 +344,27 @@ def test_the_ledger_is_what_a_real_vllm_counted(tmp_path: Path, client: str, mod
     else:
         assert result.calls.tool_calls.sum() > 10
         assert len(result.tools.name) == result.calls.tool_calls.sum()
+
+
+def test_a_run_in_which_nothing_was_answered_has_failed(tmp_path: Path) -> None:
+    code = (
+        "from http.server import *\n"
+        "class H(BaseHTTPRequestHandler):\n"
+        "    def answer(self, status, body):\n"
+        "        self.send_response(status); self.send_header('content-length', str(len(body))); self.end_headers()\n"
+        "        self.wfile.write(body)\n"
+        '    def do_GET(self): self.answer(200, b\'{"data": [{"id": "m"}]}\')\n'
+        '    def do_POST(self): self.answer(500, b\'{"error": {"message": "boom"}}\')\n'
+        "    def log_message(self, *a): pass\n"
+        "s = ThreadingHTTPServer(('127.0.0.1', 0), H); print(s.server_port, flush=True); s.serve_forever()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        url = f"http://127.0.0.1:{server.stdout.readline().strip()}/v1"
+        result = run("--url", url, "--sessions", "3", *MIX, out=tmp_path, code=1)
+        server.kill()
+    made = result.calls.session >= 0
+
+    assert set(result.calls.status[made].tolist()) == {"http_500"}
+    assert result.calls.attempt[made].max() == 2
+    assert set(result.sessions.outcome.tolist()) == {"failed"}
