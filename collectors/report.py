@@ -144,7 +144,7 @@ def _cards(summary: Summary) -> list[str]:
         card(
             "Model calls",
             number(run["calls"]),
-            f"{number(serving['calls_per_second'])} answered per second; {ttft['failed']:,} not answered",
+            f"{number(serving['calls_per_second'])} answered per second; {_failed(summary):,} not answered",
         ),
         card(
             "Tokens",
@@ -267,8 +267,13 @@ def _says_time(jobs: Summary) -> str:
     )
 
 
+def _failed(summary: Summary) -> int:
+    """Calls that were not answered, in whatever phase."""
+    return sum(error["count"] for error in summary["errors"].values())
+
+
 def _says_errors(summary: Summary) -> str:
-    failed, calls = summary["serving"]["ttft"]["failed"], summary["run"]["calls"]
+    failed, calls = _failed(summary), summary["run"]["calls"]
     attempts, resends = summary["demand"]["attempts_per_call"], summary["serving"]["silent_resends"]
     said = f"{failed:,} of {calls:,} calls were not answered; "
     said += "none was tried again." if attempts == 1 else f"{number(attempts)} attempts were made per call."

@@ -165,7 +165,8 @@ def tiers_named(name: str) -> list[Tier]:
 def spans(header: Mapping[str, Any]) -> list[tuple[float, float]]:
     """The stretches (start, stop) of a run, in seconds, that count: its counted phases, all of it where it has none."""
     phases = header.get("phases") or []
-    return [(start, stop) for _, start, stop, counts in phases if counts] or [(-math.inf, math.inf)]
+    counting = [(start, math.inf if stop is None else stop) for _, start, stop, counts in phases if counts]
+    return counting or [(-math.inf, math.inf)]
 
 
 def within(rows: Columns, stretches: Iterable[tuple[float, float]]) -> Columns:
