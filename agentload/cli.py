@@ -128,6 +128,73 @@ def run(
     raise typer.Exit(commands.run(spec, given, out, dry_run=dry_run, quiet=quiet, as_json=json))
 
 
+CAPACITY = (
+    "slo", "tiers", "start", "most", "resolution", "probes", "warmup", "measure", "simulate", "gpus", "power_kw",
+    "gpu_hour_usd",
+)  # fmt: skip
+"""What `capacity` is asked beside the spec."""
+
+
+@app.command()
+def capacity(
+    spec: SpecFile = None,
+    slo: Annotated[list[str] | None, typer.Option(help="NAME=LIMIT, as in ttft_p95=2.0; repeat.")] = None,
+    tiers: Annotated[str | None, typer.Option(help="A published set: aa-deepseek-v4-pro, aa-gpt-oss-120b, …")] = None,
+    url: Url = None,
+    model: Model = None,
+    api_key_env: ApiKeyEnv = None,
+    archetype: Archetypes = None,
+    mode: Mode = None,
+    profile: ProfileName = None,
+    agents: Agents = None,
+    rate: Rate = None,
+    seed: Seed = None,
+    scale: Scale = None,
+    longest_wait: LongestWait = None,
+    input_tokens: InputTokens = None,
+    output_tokens: OutputTokens = None,
+    steps: Steps = None,
+    start: Annotated[float | None, typer.Option(help="First load: agents, or sessions per second.")] = None,
+    most: Annotated[float | None, typer.Option(help="Say that there is no limit beyond this.")] = None,
+    resolution: Annotated[float, typer.Option(help="How close to come, as a share.")] = 0.05,
+    probes: Annotated[int | None, typer.Option(help="Most runs to make.")] = None,
+    warmup: Annotated[float, typer.Option(help="Seconds of each probe that are not counted.")] = 15.0,
+    measure: Annotated[float, typer.Option(help="Seconds of each probe that are.")] = 60.0,
+    gpus: Annotated[float | None, typer.Option(help="GPUs of the endpoint: capacity per GPU, too.")] = None,
+    power_kw: Annotated[float | None, typer.Option(help="Its power under load, in kW.")] = None,
+    gpu_hour_usd: Annotated[float | None, typer.Option(help="Price of a GPU-hour.")] = None,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="In virtual time, against the simulated cluster.")
+    ] = False,
+    out: Out = RUNS,
+    json: Json = False,
+) -> None:
+    """Find the most agents (or sessions per second) that hold every SLO.
+
+    Example: agentload capacity --url http://127.0.0.1:8000/v1 --archetype coder --agents 8 --slo ttft_p95=2
+    """
+    values = dict(locals())
+    asked = {name: value for name, value in values.items() if name in CAPACITY}
+    from agentload import commands
+
+    raise typer.Exit(commands.capacity(spec, flags(values, *CAPACITY), out, asked, as_json=json))
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="A run folder, or a capacity folder: the one to compare with.")],
+    b: Annotated[Path, typer.Argument(help="Another of the same kind.")],
+    json: Json = False,
+) -> None:
+    """Say what can and cannot be said about the difference between two runs.
+
+    Example: agentload compare runs/before runs/after
+    """
+    from agentload import commands
+
+    commands.compare(a, b, as_json=json)
+
+
 @app.command()
 def profile(
     spec: SpecFile = None,

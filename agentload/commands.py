@@ -146,6 +146,38 @@ def print_expected(spec: Spec) -> None:
     print("\n".join(lines), specs.encode(spec), sep="\n\n", end="")  # noqa: T201
 
 
+def capacity(path: Path | None, flags: dict[str, Any], out: Path, asked: dict[str, Any], *, as_json: bool) -> int:
+    """Search for the most load that holds the SLOs; print the answer; return the exit code."""
+    from agentload.capacity import Options, tiers_from, to_text
+    from agentload.capacity import capacity as search
+
+    spec = resolve(path, flags)
+    known = {name: getattr(spec, name) for name in ("gpus", "power_kw", "gpu_hour_usd")}
+    given = {name: value for name, value in asked.items() if value is not None and name not in ("slo", "tiers")}
+    options = Options(tiers_from(asked["slo"] or [], asked["tiers"], spec.slo), **(known | given))
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)  # noqa: T201
+
+    with contextlib.nullcontext(spec) if options.simulate else target(spec) as there:
+        folder, code = search(there, out, options, say=say)
+    found = json.loads((folder / "capacity.json").read_text())
+    print(json.dumps(found, indent=2) if as_json else f"{to_text(found)}\n{folder / 'capacity.json'}")  # noqa: T201
+    return code
+
+
+def compare(a: Path, b: Path, *, as_json: bool) -> None:
+    """Print what can be said of two runs, or of two capacity results."""
+    from collectors.compare import compare as compare_folders
+    from collectors.compare import to_text
+
+    try:
+        found = compare_folders(a, b)
+    except (FileNotFoundError, ValueError) as error:
+        raise BadInput(str(error)) from None
+    print(json.dumps(found, indent=2) if as_json else to_text(found))  # noqa: T201
+
+
 def draw(path: Path | None, flags: dict[str, Any], html: Path | None) -> None:
     """Print the schedule as a sparkline, and write it as a chart if asked."""
     import numpy as np

@@ -1,6 +1,7 @@
 """What is decided before the first session: the endpoint asked, the text calibrated, the ways to it laid out."""
 
 import asyncio
+import math
 import secrets
 import tempfile
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 from msgspec import Struct, structs
 
 from agentload.errors import BadInput
+from agentload.limits import raise_file_limit
 from agentload.plan import NO_LIMIT, Plan, check_room, interleave
 from agentload.probe import choose, models, probe
 from agentload.quota import Quota
@@ -103,6 +105,7 @@ async def prepare(spec: Spec, out: Path) -> tuple[Prepared, list[Call]]:
     spec = structs.replace(spec, endpoint=endpoint)
     check_room(spec, endpoint.context_length or model.context or NO_LIMIT)
     check_folder(out)
+    room_for_connections(spec)
     salt = secrets.randbits(31) if spec.salt is None else spec.salt
     clock, run_id = Clock(), f"{secrets.randbits(32):08x}"
     asked: list[Call] = []
@@ -125,6 +128,20 @@ def connect(endpoint: Endpoint, features: Features, encoder: Encoder, now: Calla
     from agents.wire import Wire
 
     return Wire(endpoint, features, encoder, now, run_id, itl=True)
+
+
+FILES = 64
+"""Open files beside the connections: libraries, records, the terminal."""
+
+
+def room_for_connections(spec: Spec) -> None:
+    """Raise the limit on open files to what a closed loop's agents may need."""
+    if not spec.profile.closed:
+        return
+    agents = int(spec.profile.population(spec.duration or math.inf)[1].max())
+    short = raise_file_limit(agents + FILES)
+    if short:
+        raise BadInput(short)
 
 
 def check_folder(out: Path) -> None:

@@ -15,6 +15,7 @@ from agentload.errors import BadInput
 from agents.archetypes import ARCHETYPES, Archetype
 from agents.draws import NonNegative, Positive, Share
 from agents.endpoint import Endpoint
+from collectors.slo import from_table
 from loadprofiles import Profile, load
 
 Count = Annotated[int, Meta(ge=1)]
@@ -94,6 +95,10 @@ class Spec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     box: BoxOptions = BoxOptions()
     retry: Retry = Retry()
     limits: Limits = Limits()
+    slo: dict[str, Any] = {}  # promises, as in { ttft_p95 = 2.0 }, or tables of them: tiers
+    gpus: Positive | None = None  # what the endpoint runs on; capacity is also given per each
+    power_kw: Positive | None = None  # of the whole cluster under load
+    gpu_hour_usd: Positive | None = None  # of one GPU
     itl: bool = False  # keep every gap between output pieces in the records
     salt: Annotated[int, Meta(ge=0)] | None = None  # None: new text each run, so that no run profits from the last
 
@@ -196,6 +201,11 @@ def decode(plain: dict[str, Any], source: str = "spec") -> Spec:
     except ValueError as error:
         raise BadInput(f"{source}: {explained(str(error), plain)}") from None
     spec.kinds()
+    if spec.slo:
+        try:
+            from_table(spec.slo)
+        except ValueError as error:
+            raise BadInput(f"{source}: slo: {error}") from None
     return spec
 
 

@@ -150,7 +150,20 @@ def signed(change: float | None, relative: bool) -> str:
 
 
 ONE_SIMULATED = "ran against a simulated cluster and the other against a real one"
-SERVER_SIDE = ("name", "salt", "seed", "endpoint.url", "endpoint.model", "endpoint.api_key_env", "box", "urls")
+SERVER_SIDE = (
+    "name",
+    "salt",
+    "seed",
+    "endpoint.url",
+    "endpoint.model",
+    "endpoint.api_key_env",
+    "box",
+    "urls",
+    "slo",
+    "gpus",
+    "power_kw",
+    "gpu_hour_usd",
+)
 """What of a spec may differ without making the load another one."""
 
 

@@ -89,7 +89,7 @@ class PriceTable(Struct, frozen=True, forbid_unknown_fields=True):
 
     collected: str
     models: dict[str, Price]
-    classes: dict[str, ServiceClass] = {"standard": ServiceClass(1.0)}
+    classes: dict[str, ServiceClass] = msgspec.field(default_factory=lambda: {"standard": ServiceClass(1.0)})
     tiers: dict[str, Tier] = {}
     tiering: Tiering = Tiering()
 

@@ -210,8 +210,6 @@ def held(calls: Columns, sessions: Columns, start: float, stop: float) -> float:
 
 def _centred(means: Array, value: float) -> Estimate:
     """The interval of the batch means about the mean of the whole."""
-    if len(means) < FEWEST_BATCHES:
-        return Estimate(value, 0.0, math.inf)
     pairs = batches(means, len(means) // 2)  # neighbours together: longer batches remember less
     found = t_interval(pairs)
     return Estimate(value, max(0.0, value + found.low - found.value), value + found.high - found.value)

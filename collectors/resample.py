@@ -14,7 +14,7 @@ from collectors import metrics
 from collectors.load import Array, Run
 from collectors.metrics import agents_calls, answered, roots
 from collectors.slo import counted, output_speed, spans
-from collectors.summary import duration
+from collectors.summary import counted_seconds, duration
 
 RESAMPLES = 1_000
 FEWEST = 10
@@ -71,7 +71,7 @@ class Side:
         done = root.where(root.outcome == "done")
         quantiles("session", done.end - done.start, done.session, (50, 95))
 
-        tokens, seconds = calls.input_tokens + calls.output_tokens, counted_seconds(run)
+        tokens, seconds = calls.input_tokens + calls.output_tokens, counted_seconds(run, duration(run))
         one, good = np.ones(len(ids)), (calls.status == "ok").astype(float)
         whole = metrics.ended(rows)
         theirs = every.where(np.isin(every.session, whole.session))
@@ -116,12 +116,6 @@ LATENCIES = {
     "e2e": metrics.e2e,
     "response": metrics.response_time,
 }
-
-
-def counted_seconds(run: Run) -> float:
-    """The length of what counts, in seconds."""
-    end = duration(run)
-    return sum(max(0.0, min(stop, end) - max(start, 0.0)) for start, stop in spans(run.header))
 
 
 def counted_hours(run: Run) -> tuple[Array, Array]:

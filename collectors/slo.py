@@ -308,21 +308,22 @@ def _value(slo: Slo, values: Array) -> float | None:
 
 
 def pooled(parts: list[Judged]) -> Judged:
-    """Several measurements of one objective under one load as one, each with the weight of its effective size."""
-    if len(parts) == 1:
-        return parts[0]
-    seen = [part for part in parts if part.share is not None] or parts[:1]
-    worth = sum(part.effective for part in seen)
-    if not worth:
-        return parts[-1]
-    share = sum((part.share or 0.0) * part.effective for part in seen) / worth
+    """Several measurements of one objective under one load as one: every item counts once, and the items of each are
+    worth what they were. Weights by effective size would favour good measurements, since bad spells come clustered."""
+    seen = [part for part in parts if part.items]
+    if len(seen) < 2:
+        return seen[0] if seen else parts[-1]
+    items = sum(part.items for part in seen)
+    worth = items**2 / sum(part.items**2 / part.effective for part in seen)
+    share = sum((part.share or 0.0) * part.items for part in seen) / items
     low, high = wilson(share, worth)
-    values = [part.value for part in seen]
-    value = None if None in values else sum((v or 0.0) * part.effective for v, part in zip(values, seen, strict=True))
+    values = [math.inf if part.value is None else part.value * part.items / items for part in seen]
+    value = math.fsum(values) if all(map(math.isfinite, values)) else None
+    first, late = seen[0], any(part.part != "all" for part in seen)
     return Judged(
-        seen[0].slo, seen[0].limit, None if value is None else value / worth, seen[0].needed, share, low, high,
-        sum(p.items for p in seen), worth, sum(p.sessions for p in seen), sum(p.cut for p in seen),
-        verdict_of(low, high, seen[0].needed), "second half" if any(p.part != "all" for p in seen) else "all",
+        first.slo, first.limit, value, first.needed, share, low, high, items, worth,
+        sum(part.sessions for part in seen), sum(part.cut for part in seen), verdict_of(low, high, first.needed),
+        "second half" if late else "all",
     )  # fmt: skip
 
 

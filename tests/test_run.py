@@ -368,3 +368,33 @@ def test_a_run_in_which_nothing_was_answered_has_failed(tmp_path: Path) -> None:
     assert set(result.calls.status[made].tolist()) == {"http_500"}
     assert result.calls.attempt[made].max() == 2
     assert set(result.sessions.outcome.tolist()) == {"failed"}
+
+
+def test_capacity_is_found_in_virtual_time_and_two_answers_compared(tmp_path: Path) -> None:
+    def agentload(*words: str, code: int = 0) -> str:
+        ended = subprocess.run([sys.executable, "-m", "agentload", *words], capture_output=True, text=True, check=False)
+        assert ended.returncode == code, ended.stderr
+        return ended.stdout or ended.stderr
+
+    search = (
+        "capacity",
+        *MIX,
+        "--simulate",
+        "--measure",
+        "6",
+        "--warmup",
+        "2",
+        "--agents",
+        "16",
+        "--out",
+        str(tmp_path),
+    )
+    found = agentload(*search, "--slo", "ttft_p95=1.0")
+    (folder,) = tmp_path.iterdir()
+
+    assert "agents with ttft_p95 ≤ 1" in found
+    assert "SIMULATED" in found
+    assert (folder / "capacity.json").is_file()
+    assert "ttft" in agentload("compare", str(folder), str(folder)).lower()
+    assert "did you mean" in agentload(*search, "--slo", "tftt_p95=1.0", code=2)
+    assert "capacity needs SLOs" in agentload(*search, code=2)
