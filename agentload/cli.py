@@ -58,6 +58,9 @@ Url = Annotated[
 ]
 Model = Annotated[str | None, typer.Option(help="Model name; may be left out where there is only one.")]
 ApiKeyEnv = Annotated[str | None, typer.Option(help="Environment variable that holds the key.")]
+Api = Annotated[str | None, typer.Option(help="chat (the default), responses or completions.")]
+CaFile = Annotated[str | None, typer.Option(help="PEM file of the authorities to trust for https.")]
+SessionHeader = Annotated[str | None, typer.Option(help="Header to carry the session, for session-affine routers.")]
 ClientName = Annotated[str | None, typer.Option(help="wire (fast, our own) or sdk (the stock openai client).")]
 Archetypes = Annotated[list[str] | None, typer.Option(help="NAME or NAME=WEIGHT; repeat for a mix.")]
 Mode = Annotated[str | None, typer.Option(help="sized (lengths are drawn) or live (the model decides).")]
@@ -92,7 +95,10 @@ def run(
     spec: SpecFile = None,
     url: Url = None,
     model: Model = None,
+    api: Api = None,
     api_key_env: ApiKeyEnv = None,
+    ca_file: CaFile = None,
+    session_header: SessionHeader = None,
     client: ClientName = None,
     archetype: Archetypes = None,
     mode: Mode = None,
@@ -142,7 +148,10 @@ def capacity(
     tiers: Annotated[str | None, typer.Option(help="A published set: aa-deepseek-v4-pro, aa-gpt-oss-120b, …")] = None,
     url: Url = None,
     model: Model = None,
+    api: Api = None,
     api_key_env: ApiKeyEnv = None,
+    ca_file: CaFile = None,
+    session_header: SessionHeader = None,
     archetype: Archetypes = None,
     mode: Mode = None,
     profile: ProfileName = None,

@@ -20,7 +20,7 @@ from loadprofiles import from_name
 
 FIXED_FLAGS = {"input_tokens": "task_tokens", "output_tokens": "output_tokens", "steps": "steps"}
 PLAIN_FLAGS = ("mode", "duration", "drain", "sessions", "seed", "scale", "longest_wait", "warmup")
-ENDPOINT_FLAGS = ("url", "model", "api_key_env", "client")
+ENDPOINT_FLAGS = ("url", "model", "api", "api_key_env", "ca_file", "client", "session_header")
 PROFILE_FLAGS = ("profile", "agents", "rate")
 
 

@@ -15,6 +15,7 @@ from agentload.errors import BadInput
 from agents.archetypes import ARCHETYPES, Archetype
 from agents.draws import NonNegative, Positive, Share
 from agents.endpoint import Endpoint
+from agents.request import headers, refuse
 from collectors.slo import from_table
 from loadprofiles import Profile, load
 
@@ -201,11 +202,15 @@ def decode(plain: dict[str, Any], source: str = "spec") -> Spec:
     except ValueError as error:
         raise BadInput(f"{source}: {explained(str(error), plain)}") from None
     spec.kinds()
-    if spec.slo:
+    for name, check in (
+        ("slo", lambda: from_table(spec.slo) if spec.slo else None),
+        ("endpoint", lambda: refuse(spec.endpoint, tools=spec.mode == "live")),
+        ("endpoint", lambda: headers(spec.endpoint)),
+    ):
         try:
-            from_table(spec.slo)
+            check()
         except ValueError as error:
-            raise BadInput(f"{source}: slo: {error}") from None
+            raise BadInput(f"{source}: {name}: {error}") from None
     return spec
 
 

@@ -80,7 +80,6 @@ class Answer:
     __slots__ = (
         "_finished",
         "_reasoning",
-        "_reasoning_pieces",
         "_text",
         "_tool_pieces",
         "_tools",
@@ -170,9 +169,10 @@ class Answer:
         if reasoning:
             self._reasoning.append(reasoning)
         tools = False
-        for i, call in enumerate(delta.tool_calls or ()):
-            tools |= self._take_tool(call, i if call.index is None else call.index)
-        return bool(text or reasoning or tools)
+        if delta.tool_calls:
+            for i, call in enumerate(delta.tool_calls):
+                tools |= self._take_tool(call, i if call.index is None else call.index)
+        return tools or bool(text or reasoning)
 
     def _take_tool(self, call: ToolDelta, index: int) -> bool:
         function = call.function or Function()

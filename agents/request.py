@@ -100,6 +100,12 @@ class Request:
             known = self._tools[id(schemas)] = (schemas, self._encoder.tools(schemas, self.api.describe))
         return known[1]
 
+    def names(self, place: Place) -> dict[str, str]:
+        """The headers that say which call this is: to the server's log, and to its router if it wants to know."""
+        header = self.endpoint.session_header
+        session = {header: f"{self._run_id}-{place.session}"} if header else {}
+        return {"X-Request-Id": self.identity(place)} | session
+
     def identity(self, place: Place) -> str:
         """The X-Request-Id header, by which a server's log can be joined to our records."""
         agent = f".{place.agent}" if place.agent else ""
@@ -187,6 +193,9 @@ def refuse(endpoint: Endpoint, *, tools: bool = False) -> None:
             raise ValueError(
                 f"{field} must be 1, got {asked[field]!r}: one call is one answer, run more agents instead"
             )
+    header = endpoint.session_header
+    if header and not header.replace("-", "").replace("_", "").isalnum():
+        raise ValueError(f"session_header must be a header's name, as in X-Session-ID, got {header!r}")
     if tools and endpoint.api == "completions":
         raise ValueError('api "completions" has no tools; use api "chat" or "responses", or sized chains')
 

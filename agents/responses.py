@@ -99,7 +99,7 @@ class ResponsesAnswer(Answer):
             self.fail("error_event", complaint(event.message or "an error without a message"))
         elif kind in ENDS:
             self._end(event.response or Response(), ENDS[kind], t)
-        elif kind is None:
+        elif kind is None and (event.status or event.output):
             self._end(event, None, t)
         if output:
             self.token(t)

@@ -6,6 +6,7 @@ Its retries are off, since retries are the agent's; its pool has no limit. What 
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from contextvars import ContextVar
@@ -174,7 +175,7 @@ class Sdk:
             model=fields.pop("model"),
             stream=fields.pop("stream"),
             extra_body=fields,
-            extra_headers={"X-Request-Id": self._request.identity(place)},
+            extra_headers=self._request.names(place),
         )
         if not isinstance(answering, openai.AsyncStream):
             t = self._now()
@@ -238,7 +239,8 @@ def client(request: Request) -> openai.AsyncOpenAI:
         "max_retries": 0,
         "default_headers": own | endpoint.headers,
         "http_client": openai.DefaultAsyncHttpx2Client(
-            verify=request.tls or True,
+            # For plain http: trusts nobody, since loading the system's authorities takes 60 ms for nothing.
+            verify=request.tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
             timeout=httpx2.Timeout(None, connect=endpoint.timeouts.connect),
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None),
             follow_redirects=False,

@@ -142,9 +142,9 @@ class Wire:
         messages = self._messages(chat.context)
         after = self._request.api.after
         length = len(head) + sum(map(len, messages)) + len(after)
-        first = b"%bX-Request-Id: %b\r\nContent-Length: %d\r\n\r\n" % (
+        first = b"%b%b\r\nContent-Length: %d\r\n\r\n" % (
             self._head,
-            self._request.identity(place).encode(),
+            "\r\n".join(f"{name}: {value}" for name, value in self._request.names(place).items()).encode(),
             length,
         )
         return [first, head, *messages, after]

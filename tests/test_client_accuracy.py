@@ -8,12 +8,12 @@ import urllib.request
 import numpy as np
 import uvloop
 
+from agentload.null import null_server
 from agents.chain import Chat, Context, Message
 from agents.endpoint import Endpoint, Features, Place
 from agents.text import Encoder
 from agents.wire import Wire
 from benchmarks.accuracy import measure
-from benchmarks.sender import null_server
 from collectors.records import Call
 
 

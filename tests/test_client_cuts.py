@@ -7,14 +7,17 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.answer import Answer
+from agents.api import APIS
 from agents.http import Connection, Exchange
 from agents.sse import Events
-from tests.cases import BROKEN, WELL_FORMED
+from tests.cases import WELL_FORMED
+from tests.cases_apis import API_BROKEN, API_WELL_FORMED
+from tests.cases_broken import BROKEN
 
+CASES = WELL_FORMED | BROKEN | API_WELL_FORMED | API_BROKEN
 WHOLE = {
     name: b"".join(step for step in case.script if isinstance(step, bytes))
-    for name, case in (WELL_FORMED | BROKEN).items()
+    for name, case in CASES.items()
     if case.stream and name not in ("endless_error", "deep_json")
 }
 SCRIPTS = {name: script for name, script in WHOLE.items() if script}
@@ -55,7 +58,8 @@ def split(parts: list[bytes]) -> list[bytes]:
 
 def by_the_standard(data: bytes) -> list[bytes]:
     """The same by the text of the standard, with the whole stream at hand."""
-    found, current = [], []
+    found: list[bytes] = []
+    current: list[bytes] = []
     for line in data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")[:-1]:
         field, _, value = line.partition(b":")
         if not line and current:
@@ -92,7 +96,7 @@ class Sink(asyncio.Transport):
         self.closed = True
 
 
-def answer_to(reads: list[bytes]) -> dict[str, Any]:
+def answer_to(name: str, reads: list[bytes]) -> dict[str, Any]:
     """What an answer that comes in those reads amounts to, and whether its connection can be used again."""
 
     async def receive() -> dict[str, Any]:
@@ -100,7 +104,7 @@ def answer_to(reads: list[bytes]) -> dict[str, Any]:
         open_: set[Connection] = set()
         connection, transport = Connection(lambda: float(next(ticks)), open_.add, open_.discard), Sink()
         connection.connection_made(transport)
-        answer = Answer()
+        answer = APIS[CASES[name].api].answer()
         exchange = Exchange(answer, True, asyncio.get_running_loop().create_future())
         connection.start(exchange, [b""])
         for read in reads:
@@ -126,8 +130,8 @@ def answer_to(reads: list[bytes]) -> dict[str, Any]:
 @given(st.sampled_from(sorted(SCRIPTS)), st.lists(st.integers(0, 100_000), max_size=25))
 @settings(max_examples=300, deadline=None)
 def test_an_answer_is_the_same_however_its_bytes_are_cut(name: str, cuts: list[int]) -> None:
-    whole = answer_to([SCRIPTS[name]])
-    parts = answer_to(pieces(SCRIPTS[name], cuts))
+    whole = answer_to(name, [SCRIPTS[name]])
+    parts = answer_to(name, pieces(SCRIPTS[name], cuts))
 
     # After a failure nobody waits for the end of the body, so whether it had come is chance.
     if whole["status"] != "ok":

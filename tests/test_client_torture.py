@@ -11,11 +11,14 @@ import uvloop
 from agents.chain import Reply
 from agents.endpoint import Endpoint
 from collectors.records import Call
-from tests.cases import BROKEN, WELL_FORMED, Case
+from tests.cases import WELL_FORMED, Case
+from tests.cases_apis import API_BROKEN, API_WELL_FORMED
+from tests.cases_broken import BROKEN
 from tests.client_made import CLIENTS, call
 from tests.torture import Torture
 
-CASES = WELL_FORMED | BROKEN
+GOOD = WELL_FORMED | API_WELL_FORMED
+CASES = GOOD | BROKEN | API_BROKEN
 UNLIKE = {"due", "sent", "opened", "first", "last", "end", "connect", "chunks", "resent", "itl"}
 """Fields in which the records of the two clients may differ: their times, and what the SDK cannot see."""
 
@@ -49,7 +52,12 @@ async def make_all(client: str, server: Torture) -> dict[str, Made]:
 
     async def make(name: str, case: Case) -> Made:
         endpoint = Endpoint(
-            url=server.url(name), model="m", stream=case.stream, timeouts=case.limits, api_key_env="AGENTLOAD_TEST_KEY"
+            url=server.url(name),
+            model="m",
+            api=case.api,
+            stream=case.stream,
+            timeouts=case.limits,
+            api_key_env="AGENTLOAD_TEST_KEY",
         )
         async with few:
             records, reply = await call(client, endpoint)
@@ -106,7 +114,7 @@ def test_the_times_of_a_torture_case_are_in_order_and_not_before_the_server_wrot
         assert limits.between_tokens <= record.end - record.last < limits.between_tokens + 0.2
 
 
-@pytest.mark.parametrize("name", WELL_FORMED)
+@pytest.mark.parametrize("name", GOOD)
 def test_both_clients_write_the_same_record_of_a_good_answer(name: str, made: AllMade) -> None:
     wire, wire_reply, _ = made["wire", name]
     sdk, sdk_reply, _ = made["sdk", name]

@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -17,11 +18,17 @@ from agents.request import Request, join, needs_sdk
 from agents.text import Encoder
 from agents.wire import Wire
 from collectors.records import Call
-from tests.cases import HELLO_SCRIPT, TWO
+from tests.cases import HELLO_SCRIPT
+from tests.cases_broken import TWO
 from tests.client_made import CLIENTS, call, chat, place
-from tests.torture import CLOSE, RESET, STALL, Torture, head, stream
+from tests.torture import CLOSE, RESET, STALL, Torture, head, sized, stream
 
 MEGABYTE = b"x" * 1024 * 1024
+HELLO_BYTES = b"".join(step for step in HELLO_SCRIPT if isinstance(step, bytes))
+FINISHED = HELLO_BYTES.index(b"\n\n", HELLO_BYTES.index(b'"stop"')) + 2
+CUTS = sorted({*range(0, len(HELLO_BYTES), 97), FINISHED - 1, FINISHED, len(HELLO_BYTES)})
+"""Bytes of an answer after which its connection is reset."""
+
 both = pytest.mark.parametrize("client", CLIENTS)
 
 
@@ -36,19 +43,21 @@ def server() -> Iterator[Torture]:
         "dying_twice*": [HELLO_SCRIPT, [CLOSE], [CLOSE]],
         "dying_late*": [HELLO_SCRIPT, [head(), CLOSE], HELLO_SCRIPT],
         "dead": [CLOSE],
+        "refusing": [sized("400 Bad Request", "application/json", b'{"error":"no"}', "Connection: close"), CLOSE],
         "two": stream(*TWO, end=(STALL,)),
         "huge": huge,
         "huge_stream": [head("200 OK", "text/event-stream", "X: y"), b"data: ", *[MEGABYTE] * 100],
     }
-    with Torture(scripts) as torture:
+    cuts = {f"reset_after_{size}": [HELLO_BYTES[:size], 0.02, RESET] for size in CUTS}
+    with Torture(scripts | cuts) as torture:
         yield torture
 
 
-def endpoint(url: str, **more: object) -> Endpoint:
+def endpoint(url: str, **more: Any) -> Endpoint:
     return msgspec.convert({"url": url, "model": "m"} | more, Endpoint)
 
 
-def run(client: str, url: str, times: int = 1, pause: float = 0.0, **more: object) -> list[Call]:
+def run(client: str, url: str, times: int = 1, pause: float = 0.0, **more: Any) -> list[Call]:
     return uvloop.run(call(client, endpoint(url, **more), times, pause))[0]
 
 
@@ -62,7 +71,11 @@ def test_both_clients_send_the_same_request(slash: str, server: Torture, monkeyp
     monkeypatch.setenv("OPENAI_PROJECT_ID", "a-project")
     seen = []
     for client in CLIENTS:
-        more = {"headers": {"X-Tenant": "blue"}, "api_key_env": "A_KEY", "sampling": {"temperature": 0.5, "seed": 1}}
+        more: dict[str, Any] = {
+            "headers": {"X-Tenant": "blue"},
+            "api_key_env": "A_KEY",
+            "sampling": {"temperature": 0.5, "seed": 1},
+        }
         run(client, server.url("hello") + slash, **more, extra_body={"priority": 3})
         seen.append(server.log[-1])
 
@@ -79,6 +92,7 @@ def test_both_clients_send_the_same_request(slash: str, server: Torture, monkeyp
     assert wire.headers["openai-organization"] == "an-organization"
     assert wire.headers["x-tenant"] == "blue"
     assert wire.headers["x-request-id"] == "run-3.0.1-0-0"
+    assert wire.headers["x-session-id"] == sdk.headers["x-session-id"] == "run-3"
 
 
 @pytest.mark.parametrize(
@@ -144,7 +158,7 @@ def test_fields_of_a_request_follow_the_features_of_the_endpoint() -> None:
         ({"url": "http://h/v1?x=1"}, "query"),
     ],
 )
-def test_an_endpoint_that_cannot_be_asked_is_refused(more: dict[str, object], message: str) -> None:
+def test_an_endpoint_that_cannot_be_asked_is_refused(more: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Request(endpoint(**{"url": "http://h/v1"} | more), Features(), Encoder(), "run")
 
@@ -223,6 +237,24 @@ def test_nothing_else_is_sent_again(server: Torture) -> None:
 
 
 @both
+def test_a_connection_that_ends_with_an_error_is_not_used_again(client: str, server: Torture) -> None:
+    records = run(client, server.url("refusing"), 3)
+
+    assert [(r.status, r.resent, r.connect > 0) for r in records] == [("http_400", 0, True)] * 3
+
+
+@both
+def test_a_reset_after_any_byte_is_a_record(client: str, server: Torture) -> None:
+    async def ask() -> list[list[Call]]:
+        calls = (call(client, endpoint(server.url(f"reset_after_{size}"))) for size in CUTS)
+        return [records for records, _ in await asyncio.gather(*calls)]
+
+    got = {size: (record.status, record.resent) for size, (record,) in zip(CUTS, uvloop.run(ask()), strict=True)}
+
+    assert got == {size: ("ok" if size >= FINISHED else "reset", 0) for size in CUTS}
+
+
+@both
 def test_a_refused_connection_is_a_record(client: str) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
@@ -253,7 +285,7 @@ def test_a_connection_that_nobody_accepts_times_out(client: str) -> None:
         (record,) = run(client, f"http://127.0.0.1:{port}/v1", timeouts={"connect": 0.2})
 
     assert record.status == "timeout_connect"
-    assert 0.2 <= record.end - record.due < 0.5
+    assert 0.198 <= record.end - record.due < 0.5  # uvloop's timers count whole milliseconds
 
 
 @both

@@ -8,10 +8,11 @@ import asyncio
 import contextlib
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -39,8 +40,9 @@ class Exchange(NamedTuple):
 class Torture:
     """Plays `scripts` by name. A name that ends in `*` plays one script for each request in turn, the last for good."""
 
-    def __init__(self, scripts: dict[str, list[Step] | list[list[Step]]]) -> None:
+    def __init__(self, scripts: dict[str, Any], tls: ssl.SSLContext | None = None) -> None:
         self.scripts = scripts
+        self.tls = tls
         self.log: list[Exchange] = []
         self.connections = 0
         self._turns: dict[str, int] = {}
@@ -59,7 +61,7 @@ class Torture:
         self._thread.join()
 
     def url(self, name: str) -> str:
-        return f"http://127.0.0.1:{self._port}/{name}/v1"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self._port}/{name}/v1"
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -69,7 +71,7 @@ class Torture:
     async def _serve(self) -> None:
         self._stop = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=1 << 20)
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=1 << 20, ssl=self.tls)
         self._port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._stop.wait()
@@ -150,7 +152,7 @@ def sized(status: str, kind: str, body: bytes, *lines: str) -> bytes:
     return head(status, kind, f"Content-Length: {len(body)}", *lines) + body
 
 
-def framed(*pieces: bytes) -> list[Step]:
+def framed(*pieces: bytes) -> list[bytes]:
     """Each piece as one chunk of a chunked body, written on its own."""
     return [b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces]
 
@@ -208,7 +210,7 @@ def completion(message: dict[str, Any], finish: str | None = "stop", **more: Any
     return json.dumps(whole | {"usage": COUNTS} | more).encode()
 
 
-def cut(script: list[Step], size: int = 1) -> list[Step]:
+def cut(script: Sequence[Step], size: int = 1) -> list[bytes]:
     """The same bytes in writes of that size."""
     whole = b"".join(step for step in script if isinstance(step, bytes))
     return [whole[i : i + size] for i in range(0, len(whole), size)]
