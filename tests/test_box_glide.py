@@ -51,9 +51,7 @@ def literal(preset: Preset, kv: int, sigma: float, events: list[Event]) -> tuple
             ends.append(now)
             for request in engine.finish(step):
                 if request.generated in (1, request.output):
-                    seen.append(
-                        (int(str(request.tag)), now, request.generated, request.cached, request.preempted)
-                    )
+                    seen.append((int(str(request.tag)), now, request.generated, request.cached, request.preempted))
             step = None
         elif start is not None:
             step = engine.begin(start)
@@ -61,7 +59,9 @@ def literal(preset: Preset, kv: int, sigma: float, events: list[Event]) -> tuple
             return seen, ends, engine
 
 
-def glided(preset: Preset, kv: int, sigma: float, events: list[Event], most: int, each: bool) -> tuple[Seen, list[float], Any]:
+def glided(
+    preset: Preset, kv: int, sigma: float, events: list[Event], most: int, each: bool
+) -> tuple[Seen, list[float], Any]:
     """The same on the engine, `most` steps at a time."""
     engine = fast.Engine(preset, np.random.default_rng(5), sigma, kv, each=each)
     requests: dict[int, fast.Request] = {}
@@ -82,17 +82,15 @@ def glided(preset: Preset, kv: int, sigma: float, events: list[Event], most: int
                     engine.shorten(step, request.arrival)
             elif kind == "cancel" and prompt in requests:
                 if step:
-                    ends += step.ends[: max(0, sum(end <= at for end in step.ends))]
+                    ends += list(step.ends)[: max(0, sum(end <= at for end in step.ends))]
                     engine.catch_up(step, at)
                 engine.cancel(requests[prompt])
         elif step:
             now = step.end
-            ends += step.ends
+            ends += list(step.ends)
             for request in engine.finish(step):
                 if request.generated in (1, request.output):
-                    seen.append(
-                        (int(str(request.tag)), now, request.generated, request.cached, request.preempted)
-                    )
+                    seen.append((int(str(request.tag)), now, request.generated, request.cached, request.preempted))
             step = None
         elif start is not None:
             step = engine.begin(start, most)

@@ -73,6 +73,7 @@ def test_both_clients_send_the_same_request(slash: str, server: Torture, monkeyp
     for client in CLIENTS:
         more: dict[str, Any] = {
             "headers": {"X-Tenant": "blue"},
+            "session_header": "X-Session-ID",
             "api_key_env": "A_KEY",
             "sampling": {"temperature": 0.5, "seed": 1},
         }

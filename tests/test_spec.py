@@ -10,7 +10,7 @@ from agentload import spec as specs
 from agentload.commands import draw, resolve
 from agentload.errors import BadInput
 from agentload.expect import expect
-from agents.draws import LogNormal
+from agents.archetypes import CODER
 from agents.sized import Room
 from loadprofiles import Held, Poisson
 
@@ -68,7 +68,7 @@ def test_a_bad_field_is_named_with_its_value_and_the_fix(tmp_path: Path, change:
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [
-        ({"archetype": ["codr"]}, "archetype 'codr' does not exist; there are coder, support, chat, fixed"),
+        ({"archetype": ["codr"]}, "archetype 'codr' does not exist; there are coder"),
         ({"archetype": ["coder=much"]}, "--archetype 'coder=much': the weight must be a number, as in coder=2"),
         ({"archetype": ["coder=0"]}, "`population[0].weight` must be a number > 0.0, got 0.0"),
         ({"agents": 0}, "agents must be >= 1"),
@@ -126,7 +126,7 @@ def test_a_new_archetype_starts_from_its_base(tmp_path: Path) -> None:
     )
     mine = resolve(tmp_path / "s.toml", {}).kinds()["mine"]
 
-    assert (mine.system_tokens, mine.output_tokens) == (10, LogNormal(261, 0.9, low=1, high=16_000))
+    assert (mine.system_tokens, mine.output_tokens) == (10, CODER.output_tokens)
 
 
 @pytest.mark.parametrize("given", [{}, {"archetype": ["coder"], "rate": 2.0}, {"sessions": 7, "mode": "live"}])

@@ -1,0 +1,266 @@
+"""The cluster in the box: routers, prefill and decode apart, failures, scale-up, and a fuzz of all of them."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import structs
+from pytest import approx
+
+from agentload.box.cluster import Cluster
+from agentload.box.engine import DONE, Request
+from agentload.box.options import BoxOptions, Failure, Scaling, Transfer
+from agentload.box.presets import DEFAULT, PRESETS
+from agentload.box.routers import kv_cost, prefix, router
+
+EXACT = BoxOptions(sigma=0.0)
+TP4 = PRESETS[DEFAULT]
+OFFSET = 1e-3 * TP4.offset_ms
+
+
+def ask(to: Cluster, prompt: int = 100, output: int = 5, now: float = 0.0, first: int = 0) -> Request:
+    """A request whose blocks have the identities `first` and on."""
+    request = Request(prompt, output, np.arange(first, first + (prompt + output) // 16, dtype=np.uint64))
+    assert to.submit(request, now)
+    return request
+
+
+def play(cluster: Cluster, until: float = np.inf) -> dict[Request, list[float]]:
+    """Let everything happen; the instants at which each request was named."""
+    times: dict[Request, list[float]] = {}
+    while (at := cluster.next()) is not None and at <= until:
+        for request in cluster.advance():
+            times.setdefault(request, []).append(at)
+    return times
+
+
+def test_round_robin_takes_turns():
+    cluster = Cluster(structs.replace(EXACT, replicas=3))
+    requests = [ask(cluster) for _ in range(6)]
+
+    assert [request.replica for request in requests] == [0, 1, 2, 0, 1, 2]
+
+
+def test_least_outstanding_goes_where_fewest_are():
+    cluster = Cluster(structs.replace(EXACT, replicas=3, router="least_outstanding"))
+    long, short = ask(cluster, output=500), ask(cluster, output=1)
+    play(cluster, until=1.0)
+
+    assert (long.replica, short.replica, short.state) == (0, 1, DONE)
+    assert [ask(cluster, now=1.0).replica for _ in range(3)] == [1, 2, 0]
+
+
+def test_of_two_choices_the_less_loaded_is_taken():
+    cluster = Cluster(structs.replace(EXACT, replicas=20, router="two_choices"))
+    alone = Cluster(structs.replace(EXACT, replicas=20, router="random"))
+    for _ in range(2_000):
+        ask(cluster), ask(alone)
+    most = [max(replica.outstanding for replica in one.replicas) for one in (cluster, alone)]
+
+    assert most[0] <= 105  # mean 100 and log log 20 / log 2 above it
+    assert most[1] >= 110  # mean 100, standard deviation 10, the largest of 20
+
+
+class Seen:
+    """A replica as routers see it."""
+
+    def __init__(self, outstanding: int = 0, match: int = 0, held: int = 0, idle: int = 0, filling: int = 0) -> None:
+        self.outstanding, self.filling, self.match, self.held, self.idle = outstanding, filling, match, held, idle
+        self.block = 16
+
+    @property
+    def cache(self) -> Any:
+        return self
+
+    def overlap(self, ids: Any, tokens: int) -> int:
+        return self.match
+
+
+def chosen(rule: Any, *replicas: Seen) -> int:
+    index: int = rule(Request(1_000, 10, ()), list(replicas))
+    return index
+
+
+def test_prefix_takes_a_long_match_unless_load_is_unbalanced():
+    assert chosen(prefix, Seen(5), Seen(50, match=900)) == 1
+    assert chosen(prefix, Seen(5), Seen(70, match=900)) == 0  # 65 more, and more than one and a half times as many
+    assert chosen(prefix, Seen(150), Seen(215, match=900)) == 1  # 65 more, not one and a half times as many
+
+
+def test_prefix_without_a_match_takes_the_one_with_the_least_cached():
+    assert chosen(prefix, Seen(0, match=200, idle=90), Seen(9, held=20, idle=10), Seen(0, held=40)) == 1
+
+
+def test_kv_cost_weighs_prefill_against_held_blocks():
+    """Dynamo's formula by hand: (prefill to do + prompt − match) / 16 + held blocks."""
+    assert chosen(kv_cost, Seen(match=960, held=100), Seen(held=41)) == 0  # 2.5 + 100 against 62.5 + 41
+    assert chosen(kv_cost, Seen(match=960, held=100), Seen(held=39)) == 1  # 102.5 against 101.5
+    assert chosen(kv_cost, Seen(filling=640), Seen(held=39)) == 1  # 102.5 against 101.5
+
+
+def test_every_router_gives_every_seed_the_same_places():
+    for name in ("random", "two_choices"):
+        places = [[router(name, np.random.default_rng(3))(Request(1, 1, ()), [Seen()] * 9) for _ in range(2)]
+                  for _ in range(2)]  # fmt: skip
+        assert places[0] == places[1]
+
+
+def test_a_conversation_stays_where_its_prefix_is_cached():
+    cluster = Cluster(structs.replace(EXACT, replicas=4, router="prefix"))
+    first = [ask(cluster, prompt=1_600, now=float(i), first=1_000 * i) for i in range(4)]
+    play(cluster)
+    second = [ask(cluster, prompt=3_200, now=10.0 + i, first=1_000 * i) for i in range(4)]
+    play(cluster)
+
+    assert sorted(request.replica for request in first) == [0, 1, 2, 3]
+    assert [request.replica for request in second] == [request.replica for request in first]
+    assert all(request.cached == 1_600 for request in second)
+
+
+def test_a_prompt_computed_elsewhere_travels_before_its_first_token():
+    options = structs.replace(EXACT, prefill=1, transfer=Transfer(setup_ms=2.0, token_us=8.0))
+    cluster = Cluster(options)
+    request = ask(cluster, prompt=1_000, output=3)
+    (times,) = play(cluster).values()
+
+    prefill = TP4.step_seconds(1_000, 0, 0, 1_000 * 500)
+    travel = 0.002 + 1_000 * 8e-6
+    last_token_again = TP4.step_seconds(1, 0, 0, 999.5)
+    assert times[0] == approx(OFFSET + prefill + travel + last_token_again)
+    assert times[2] - times[1] == approx(TP4.step_seconds(0, 1, 1_002, 0.0))
+    assert (request.generated, request.replica) == (3, 0)
+    counts = cluster.counts()
+    assert (counts.prompt, counts.generated, counts.queries) == (1_000, 3, 1_000)  # each counted once
+
+
+def test_a_second_prompt_finds_its_past_on_the_prefill_replica():
+    cluster = Cluster(structs.replace(EXACT, prefill=2, router="prefix"))
+    ask(cluster, prompt=1_600)
+    play(cluster)
+    again = ask(cluster, prompt=1_700, now=9.0)
+    play(cluster)
+
+    assert again.cached == 1_600
+
+
+def test_a_replica_that_dies_loses_what_it_had_and_comes_back_cold():
+    options = structs.replace(EXACT, replicas=2, failures=(Failure(at=0.1, replica=0, after=1.0),))
+    cluster = Cluster(options)
+    lost, kept = ask(cluster, prompt=320, output=200), ask(cluster, output=200)
+    named = play(cluster, until=0.5)
+
+    assert named[lost][-1] == 0.1
+    assert lost.state == DONE
+    assert 0 < lost.generated < 200
+    assert [ask(cluster, now=0.6, output=1).replica for _ in range(2)] == [1, 1]  # nobody else is up
+    play(cluster)
+    again = [ask(cluster, prompt=320, output=1, now=3.0) for _ in range(2)]
+    play(cluster)
+    assert sorted(request.replica for request in again) == [0, 1]
+    assert [request.cached for request in again if request.replica == 0] == [0]
+    assert kept.generated == 200
+
+
+def test_no_replica_up_takes_nothing():
+    cluster = Cluster(structs.replace(EXACT, failures=(Failure(at=0.0, after=5.0),)))
+    play(cluster, until=1.0)
+
+    assert not cluster.submit(Request(10, 1, ()), 1.0)
+
+
+def test_a_crowd_brings_up_replicas_after_their_cold_start():
+    options = structs.replace(EXACT, scaling=Scaling(most=3, outstanding=4, cold_start=2.0))
+    cluster = Cluster(options)
+    early = [ask(cluster, output=1_000) for _ in range(30)]
+    play(cluster, until=1.9)
+    assert len(cluster.replicas) == 1
+    play(cluster, until=2.1)
+    assert len(cluster.replicas) == 3
+    late = [ask(cluster, now=2.2) for _ in range(6)]
+    play(cluster)
+
+    assert {request.replica for request in early} == {0}
+    assert {request.replica for request in late} == {0, 1, 2}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 10**9),
+    st.sampled_from(["round_robin", "random", "least_outstanding", "two_choices", "prefix", "kv_cost"]),
+    st.integers(1, 4),
+    st.integers(0, 2),
+    st.booleans(),
+    st.booleans(),
+)
+def test_no_request_is_lost_or_served_twice_whatever_happens(seed, name, replicas, fillers, fails, each):
+    rng = np.random.default_rng(seed)
+    failures = tuple(
+        Failure(float(rng.uniform(0, 2)), int(rng.integers(replicas + fillers)), float(rng.uniform(0, 1)))
+        for _ in range(fails * 2)
+    )
+    options = BoxOptions(
+        sigma=0.05, kv_tokens=1_600, seats=4, step_tokens=64, replicas=replicas, router=name, prefill=fillers,
+        failures=failures, scaling=Scaling(most=replicas + 1, outstanding=6, cold_start=0.3),
+    )  # fmt: skip
+    cluster, queue = Cluster(options, each=each), sorted(float(t) for t in rng.uniform(0, 2, 40))
+    firsts: dict[Request, int] = {}
+    ended: dict[Request, int] = {}
+    refused, cancelled = 0, set()
+    while queue or cluster.next() is not None:
+        at = cluster.next()
+        if queue and (at is None or queue[0] < at):
+            now = queue.pop(0)
+            size = int(rng.integers(1, 500))
+            ids = np.arange(size // 16 + 9, dtype=np.uint64) + 1_000 * int(rng.integers(3))
+            request = Request(size, int(rng.integers(1, 60)), ids)
+            if cluster.submit(request, now):
+                firsts[request] = ended[request] = 0
+            else:
+                refused += 1
+            if rng.random() < 0.2 and firsts:
+                victim = list(firsts)[int(rng.integers(len(firsts)))]
+                cluster.cancel(victim, now)
+                cancelled.add(victim)
+        else:
+            for request in cluster.advance():
+                assert not ended[request]
+                lost = request.state == DONE and request.generated < request.output
+                firsts[request] += request.generated == 1 and not lost
+                ended[request] = request.state == DONE
+
+    assert refused == 0 or fails
+    for request, over in ended.items():
+        assert over or request in cancelled
+        assert firsts[request] <= 1
+        assert request.generated == request.output or fails or request in cancelled
+    for replica in cluster.replicas:
+        assert replica.cache.held == 0
+        assert (replica.outstanding, replica.filling, len(replica.open)) == (0, 0, 0)
+
+
+def test_steps_taken_many_at_a_time_are_the_same_in_a_cluster():
+    """The cluster named at every token, and only at first and last ones, gives the same instants to the last bit."""
+    rng = np.random.default_rng(1)
+    work = sorted((float(rng.uniform(0, 20)), int(rng.integers(1, 3_000)), int(rng.integers(1, 400))) for _ in range(150))
+    seen = []
+    for each in (True, False):
+        cluster = Cluster(BoxOptions(replicas=2, kv_tokens=20_000, router="least_outstanding"), each=each)
+        queue, numbers, times = list(work), itertools.count(), {}
+        while queue or cluster.next() is not None:
+            at = cluster.next()
+            if queue and (at is None or queue[0][0] < at):
+                now, prompt, output = queue.pop(0)
+                number = next(numbers)
+                request = Request(prompt, output, np.arange(200, dtype=np.uint64) + 1_000 * number, number)
+                cluster.submit(request, now)
+            else:
+                for request in cluster.advance():
+                    if request.generated in (1, request.output):
+                        times[request.tag, request.generated] = at
+        seen.append((times, cluster.counts().preemptions, cluster.counts().steps))
+
+    assert seen[0] == seen[1]
+    assert seen[0][1] > 0

@@ -1,0 +1,56 @@
+"""A plain `locust -f locustfile.py`, with our users: Locust's statistics and our run folder say the same."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from collectors.load import Run, load_run
+from collectors.metrics import alive, peak, time_mean
+from tests.fleet_made import HOUSE, MIX
+
+
+def locust(*arguments: str, folder: Path) -> tuple[Run, dict[str, int]]:
+    """A run of the example; its records, and Locust's number of requests by name."""
+    spec = folder / "spec.toml"
+    spec.write_text("box = { speed = 5.0, sigma = 0.0 }\n" + MIX.read_text().replace("duration = 60", "duration = 3"))
+    environment = os.environ | {"SPEC": str(spec), "OUT": str(folder / "runs"), "PYTHONPATH": str(HOUSE)}
+    command = [sys.executable, "-m", "locust", "--headless", "--json", *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False, cwd=HOUSE)
+    assert ended.returncode == 0, ended.stderr
+    assert "Traceback" not in ended.stderr, ended.stderr
+    stats = json.loads("[" + ended.stdout.strip().replace("]\n[", "],[") + "]")  # workers print theirs, which are empty
+    counts = {row["name"]: row["num_requests"] for row in max(stats, key=len)}
+    (made,) = (folder / "runs").iterdir()
+    return load_run(made), counts
+
+
+@pytest.mark.parametrize("processes", [[], ["--processes", "2"]])
+def test_locusts_statistics_and_our_records_agree(processes: list[str], tmp_path: Path) -> None:
+    run, counts = locust("-f", "examples/locustfile.py", "-u", "5", "-r", "5", "-t", "4s", *processes, folder=tmp_path)
+    made = (run.calls.session >= 0) & (run.calls.status == "ok")
+
+    assert made.sum() > 20
+    assert sum(counts.values()) == made.sum()
+    assert counts == {name: (run.calls.archetype[made] == name).sum() for name in counts}
+    assert set(counts) == {"coder", "support", "chat"}
+    assert len(set(run.calls.worker[made].tolist())) == (2 if processes else 1)
+    roots = run.sessions.session[run.sessions.agent == ""].tolist()
+    assert len(set(roots)) == len(roots)
+    assert set(run.calls.session[made].tolist()) <= set(roots)
+    living = alive(run.sessions)
+    assert peak(living) == 5  # every user holds a slot: one session after the other
+    assert time_mean(living, 0.1, float(run.sessions.end.max()) - 0.1) > 4.5
+    summary = json.loads(next((tmp_path / "runs").glob("*/summary.json")).read_text())
+    assert summary["serving"]["calls_per_second"] > 0
+
+
+def test_a_shape_has_as_many_users_as_the_population_and_ends_with_it(tmp_path: Path) -> None:
+    run, counts = locust("-f", "examples/locustfile.py,examples/shape.py", folder=tmp_path)
+
+    assert sum(counts.values()) > 20
+    assert peak(alive(run.sessions)) == 6
+    assert 2.0 < run.header["duration"] < 6.0
