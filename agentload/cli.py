@@ -90,6 +90,13 @@ def flags(values: dict[str, Any], *others: str) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in ("spec", "out", "quiet", "json", *others)}
 
 
+FLEET = (
+    "workers", "master", "expect_workers", "master_bind_host", "master_bind_port", "ui", "web_host", "web_port",
+    "web_login",
+)  # fmt: skip
+"""What `run` is told of who works on it, beside the spec."""
+
+
 @app.command()
 def run(
     spec: SpecFile = None,
@@ -118,6 +125,15 @@ def run(
     max_tokens: MaxTokens = None,
     max_error_rate: MaxErrorRate = None,
     out: Out = RUNS,
+    workers: Annotated[int, typer.Option(help="Share the run among this many processes on this machine.")] = 0,
+    master: Annotated[bool, typer.Option("--master", help="Wait for workers on other machines.")] = False,
+    expect_workers: Annotated[int, typer.Option(help="With --master: how many to wait for.")] = 0,
+    master_bind_host: Annotated[str, typer.Option(help="With --master: address to wait at.")] = "127.0.0.1",
+    master_bind_port: Annotated[int, typer.Option(help="With --master: port to wait at.")] = 5557,
+    ui: Annotated[bool, typer.Option("--ui", help="Serve Locust's web page with the run in it.")] = False,
+    web_host: Annotated[str, typer.Option(help="With --ui: address of the page.")] = "127.0.0.1",
+    web_port: Annotated[int, typer.Option(help="With --ui: port of the page; 0 takes a free one.")] = 8089,
+    web_login: Annotated[bool, typer.Option("--web-login", help="With --ui: ask for a password there.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the spec as resolved and what to expect; send nothing.")
     ] = False,
@@ -128,10 +144,12 @@ def run(
 
     Example: agentload run --url http://127.0.0.1:8000/v1 --archetype coder --agents 32 --duration 120
     """
-    given = flags(locals(), "dry_run")
+    values = dict(locals())
+    fleet = {name: value for name, value in values.items() if name in FLEET}
     from agentload import commands
 
-    raise typer.Exit(commands.run(spec, given, out, dry_run=dry_run, quiet=quiet, as_json=json))
+    given = flags(values, "dry_run", *FLEET)
+    raise typer.Exit(commands.run(spec, given, out, fleet, dry_run=dry_run, quiet=quiet, as_json=json))
 
 
 CAPACITY = (
@@ -241,6 +259,22 @@ def serve(
 
     commands.serve({"port": port, "host": host, "model": model, "preset": preset, "seed": seed, "context": context,
                     "kv_tokens": kv_tokens, "speed": speed, "log": log})  # fmt: skip
+
+
+@app.command()
+def worker(
+    master_host: Annotated[str, typer.Option(help="Where the master waits.")],
+    master_port: Annotated[int, typer.Option(help="Its port.")] = 5557,
+    out: Annotated[Path, typer.Option(help="Where records are kept until the master has them.")] = RUNS,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for the master.")] = 60.0,
+) -> None:
+    """Join a master on another machine and take a share of its run.
+
+    Example: agentload worker --master-host 10.0.0.5
+    """
+    from agentload import commands
+
+    raise typer.Exit(commands.work(master_host, master_port, out, wait))
 
 
 @app.command()

@@ -70,14 +70,23 @@ def shape(given: dict[str, Any], duration: float | None) -> Any:
     return msgspec.to_builtins(profile)
 
 
-def run(path: Path | None, flags: dict[str, Any], out: Path, *, dry_run: bool, quiet: bool, as_json: bool) -> int:
-    """Resolve, run, report; return the exit code."""
+def run(
+    path: Path | None,
+    flags: dict[str, Any],
+    out: Path,
+    fleet: dict[str, Any],
+    *,
+    dry_run: bool,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    """Resolve, run, report; return the exit code. `fleet` has the flags that say who works on it."""
     spec = resolve(path, flags)
     if dry_run:
         print_expected(spec)
         return 0
     with target(spec) as spec:
-        folder, code = perform(spec, out, quiet or as_json)
+        folder, code = perform(spec, out, quiet or as_json, fleet)
     return finish(folder, code, quiet=quiet, as_json=as_json)
 
 
@@ -97,21 +106,53 @@ def target(spec: Spec) -> Any:
         yield structs.replace(spec, endpoint=structs.replace(spec.endpoint, url=url))
 
 
-def perform(spec: Spec, out: Path, quiet: bool) -> tuple[Path, int]:
+def perform(spec: Spec, out: Path, quiet: bool, fleet: dict[str, Any]) -> tuple[Path, int]:
     """The run itself, with its live view; return its folder and the exit code."""
-    from agentload.run import run as run_spec
-    from agentload.screen import Watch, shown
-
     console = None
     if not quiet and sys.stderr.isatty():
         from rich.console import Console
 
         console = Console(stderr=True)
+    if fleet["workers"] or fleet["master"] or fleet["ui"]:
+        return perform_together(spec, out, console, fleet)
+    from agentload.run import run as run_spec
+    from agentload.screen import Watch, shown
+
     watch = Watch()
     title = f"{spec.mode} agents against {spec.endpoint.url}"
     with shown(watch, title, spec.duration, console), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         folder, stopped = runner.run(run_spec(spec, out, watch))
     return folder, {"interrupted": 130, "max_error_rate": 1}.get(stopped, 0)
+
+
+def perform_together(spec: Spec, out: Path, console: Any, flags: dict[str, Any]) -> tuple[Path, int]:
+    """The run on several processes: workers on this machine, or those that join from others."""
+    from agentload.fleet.launch import Fleet, run_fleet
+
+    local = flags["workers"] or (0 if flags["master"] else 1)
+    others = flags["expect_workers"] or int(flags["master"] and not local)
+    try:
+        fleet = Fleet(
+            workers=local,
+            expect_workers=others,
+            bind_host=flags["master_bind_host"],
+            bind_port=flags["master_bind_port"] if flags["master"] else 0,
+            ui=flags["ui"],
+            web_host=flags["web_host"],
+            web_port=flags["web_port"],
+            web_login=flags["web_login"],
+        )
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+    return run_fleet(spec, out, fleet, console)
+
+
+def work(host: str, port: int, out: Path, wait: float) -> int:
+    """Join a master and work for it; return the exit code."""
+    from agentload.fleet.worker import Work
+    from agentload.fleet.worker import work as work_for
+
+    return work_for(Work(master_host=host, master_port=port, wait=wait, out=str(out)))
 
 
 def finish(folder: Path, code: int, *, quiet: bool, as_json: bool) -> int:

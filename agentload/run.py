@@ -30,10 +30,12 @@ from loadprofiles import slots
 
 
 class Share(Struct, frozen=True):
-    """Every `of`-th seat or arrival, from `index` on: what one of several workers starts."""
+    """Every `of`-th seat or arrival from `index` on, without sessions that were `begun` elsewhere: what one of several
+    workers starts."""
 
     index: int = 0
     of: int = 1
+    begun: frozenset[int] = frozenset()
 
 
 ALL = Share()
@@ -45,8 +47,11 @@ async def start_sessions(spec: Spec, plan: Plan, world: World, share: Share) -> 
 
     async def held(seat: int, seats: int, start: float, stop: float) -> None:
         """A seat of the population: one session after the other."""
-        number, due = seat, start
+        number = seat
+        while number in share.begun:
+            number += seats
         await world.sleep_until(start)
+        due = max(start, world.clock.now()) if share.begun else start
         while (spec.sessions is None or number < spec.sessions) and due < min(stop, duration) and not world.ending:
             world.started += 1
             leave = stop - world.clock.now() if spec.leaving == "cancel" and stop < duration else None
@@ -60,6 +65,8 @@ async def start_sessions(spec: Spec, plan: Plan, world: World, share: Share) -> 
         times = arrivals(spec)
         world.offered = len(range(share.index, len(times), share.of))
         for number in range(share.index, len(times), share.of):
+            if number in share.begun:
+                continue
             due = float(times[number])
             await world.sleep_until(due)
             world.started += 1

@@ -117,7 +117,7 @@ def recover(folder: Path | str) -> bool:
         if (stream := folder / f"{name}.arrows").exists():
             _write_parquet(folder, name, read_batches(stream))
     calls, tools, sessions = (to_columns(read_table(folder, name), kind) for name, kind in TABLES.items())
-    missing = to_batch(list(_unfinished(calls, tools, sessions)), Session)
+    missing = to_batch(list(unfinished(calls, tools, sessions)), Session)
     _write_parquet(folder, "sessions", [*read_table(folder, "sessions").to_batches(), missing])
     os.close(held)
     return True
@@ -178,7 +178,7 @@ def _hold(folder: Path) -> int | None:
     return held
 
 
-def _unfinished(calls: Columns, tools: Columns, sessions: Columns) -> Iterator[Session]:
+def unfinished(calls: Columns, tools: Columns, sessions: Columns) -> Iterator[Session]:
     """A row for every agent that made calls and has none, and for the root of each."""
     known = set(zip(sessions.session.tolist(), sessions.agent.tolist(), strict=True))
     seen = {key for key in zip(calls.session.tolist(), calls.agent.tolist(), strict=True) if key[0] != CALIBRATION}

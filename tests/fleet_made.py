@@ -87,7 +87,7 @@ def until(what: Any, seconds: float = 20.0) -> Any:
 
 def main(spec: str, out: str, flags: str, fleet: str) -> int:
     from agentload import commands
-    from agentload.fleet import Fleet, run_fleet
+    from agentload.fleet.launch import Fleet, run_fleet
 
     resolved = commands.resolve(Path(spec), json.loads(flags))
     folder, code = run_fleet(resolved, Path(out), msgspec.json.decode(fleet, type=Fleet))

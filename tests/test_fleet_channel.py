@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from agentload.channel import Batch, Dealt, Gaps, Inbox, Outbox, State, offset, pack, unpack
+from agentload.fleet.channel import Batch, Dealt, Gaps, Inbox, Outbox, State, offset, pack, unpack
+from agentload.fleet.master import Member
 from agentload.screen import Samples
 from collectors.records import Call, Session, Tool
 from tests.collect_made import made_run
@@ -34,7 +35,7 @@ def test_an_inbox_is_whole_when_the_farewell_and_all_before_it_have_come() -> No
 
 
 def test_an_outbox_keeps_and_sends_again_what_is_not_acknowledged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentload.channel.RESEND", 0.0)
+    monkeypatch.setattr("agentload.fleet.channel.RESEND", 0.0)
     sent: list[int] = []
     outbox = Outbox(lambda number, blob: sent.append(number))
     outbox.put(0, b"a")
@@ -97,7 +98,7 @@ if {patched}:
     import locust
 import asyncio, time, gevent
 from gevent.monkey import get_original
-from agentload.hub import LoopThread, Mailbox
+from agentload.fleet.hub import LoopThread, Mailbox
 ident = get_original("_thread", "get_ident")
 mailbox, got, ticks = Mailbox(), [], []
 thread = LoopThread(mailbox)
@@ -116,3 +117,16 @@ assert got == list(range(20)), got
 assert len(ticks) >= 10, "the hub stood still"
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=20)
+
+
+def test_a_worker_that_wakes_after_others_took_over_adds_only_what_it_had_begun_before() -> None:
+    records = made_run()
+    calls, tools, sessions = ([row for row in records if isinstance(row, kind)] for kind in (Call, Tool, Session))
+    member = Member("here-0", "client", 1)
+    member.begun = {3: ("coder", 0.0), 5: ("chat", 0.0)}
+    batch = Batch(9, State(), [(7, "coder", 1.0)], calls, tools, sessions)
+    kept = member.before(batch)
+
+    assert {row.session for row in [*kept.calls, *kept.tools, *kept.sessions]} == {3, 5}
+    assert kept.begun == []
+    assert member.dropped == batch.records - kept.records > 0

@@ -119,7 +119,7 @@ def test_the_rest_take_over_from_a_worker_that_is_killed(loop: str, tmp_path: Pa
 
 
 def worker(*prefix: str, **options: Any) -> "contextlib.AbstractContextManager[subprocess.Popen[str]]":
-    return started(*prefix, sys.executable, "-m", "agentload.worker", json.dumps(options))
+    return started(*prefix, sys.executable, "-m", "agentload.fleet.worker", json.dumps(options))
 
 
 def listening(process: "subprocess.Popen[str]") -> int:
@@ -207,7 +207,7 @@ def test_a_worker_without_a_master_says_so_in_one_line(options: dict[str, Any], 
 
 
 def test_a_master_without_workers_is_refused() -> None:
-    from agentload.fleet import Fleet
+    from agentload.fleet.launch import Fleet
 
     with pytest.raises(ValueError, match="a master needs workers"):
         Fleet()

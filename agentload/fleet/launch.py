@@ -1,0 +1,159 @@
+"""A run on several processes, on this machine or on many: what `--workers`, `--master`, `worker` and `--ui` do."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import uvloop
+from msgspec import Struct, structs
+
+from agentload.errors import BadInput
+from agentload.fleet.master import Master
+from agentload.fleet.worker import Work, unpatched_locust, work
+from agentload.prepare import prepare
+from agentload.run import describe, make_folder
+from agentload.screen import Watch, shown
+from agentload.spec import Spec
+from collectors.store import Store, write_header
+
+if TYPE_CHECKING:
+    from locust.env import Environment
+    from locust.runners import MasterRunner
+    from rich.console import Console
+
+__all__ = ["Fleet", "Work", "run_fleet", "work"]
+
+COME_UP = 60.0
+"""Seconds that workers on this machine get to come up."""
+
+
+class Fleet(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Who works on a run, and where its master can be found."""
+
+    workers: int = 0  # processes to start on this machine
+    expect_workers: int = 0  # workers on other machines to wait for
+    bind_host: str = "127.0.0.1"
+    bind_port: int = 5557  # 0 takes a free one
+    ui: bool = False  # Locust's web page, with our tab
+    web_host: str = "127.0.0.1"
+    web_port: int = 8089
+    web_login: bool = False
+
+    def __post_init__(self) -> None:
+        if self.workers < 0 or self.expect_workers < 0:
+            raise ValueError(f"workers must be >= 0, got {min(self.workers, self.expect_workers)}")
+        if self.workers + self.expect_workers < 1:
+            raise ValueError("a master needs workers: give --workers N, or --expect-workers N with --master")
+
+
+def run_fleet(spec: Spec, out: Path, options: Fleet, console: "Console | None" = None) -> tuple[Path, int]:
+    """The run; returns its folder, all but the report in it, and the exit code."""
+    logging.getLogger("locust").setLevel(logging.ERROR)
+    environment, runner = bind(options)
+    with local_workers(options, runner.server.port) as processes:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
+            prepared, asked = loop.run(prepare(spec, out))
+        folder = make_folder(prepared.spec, out)
+        store, watch = Store(folder), Watch()
+        for call in asked:
+            store.emit(structs.replace(call, itl=None))
+        store.flush()
+
+        def died() -> set[int]:
+            return {process.pid for process in processes if process.poll() is not None}
+
+        count = options.workers + options.expect_workers
+        master = Master(runner, prepared, folder, store, watch, died, count, spool=not options.expect_workers)
+        try:
+            health = drive(master, environment, options, console)
+        finally:
+            runner.quit()
+            store.close()
+            with contextlib.suppress(OSError):  # not there, or not empty: a lost worker's records stay
+                (folder / "workers").rmdir()
+    header = describe(prepared) | {"clock_anchor": master.clock.anchor(), "duration": master.latest}
+    write_header(folder, header | {"health": health, "itl": master.itl()})
+    return folder, {"interrupted": 130, "max_error_rate": 1, "workers_lost": 1}.get(health["stop_reason"], 0)
+
+
+def drive(master: Master, environment: "Environment", options: Fleet, console: "Console | None") -> dict[str, Any]:
+    """The run from its workers' arrival to their farewell; returns its health."""
+    import gevent
+
+    handlers = [gevent.signal_handler(number, master.interrupt) for number in (signal.SIGINT, signal.SIGTERM)]
+    spec = master.prepared.spec
+    environment.host = spec.endpoint.url
+    try:
+        with page(master, environment, options):
+            if options.expect_workers:
+                where = f"{options.bind_host}:{master.runner.server.port}"
+                print(f"agentload: waiting at {where} for {options.expect_workers} workers", file=sys.stderr)  # noqa: T201
+            master.gather(None if options.expect_workers else COME_UP)
+            master.begin()
+            environment.events.test_stopping.add_listener(lambda **_: master.end("workers_lost"))  # Locust sees none
+            master.runner.update_state("running")
+            header = describe(master.prepared) | {"clock_anchor": master.clock.anchor()}
+            write_header(master.folder, header)
+            with shown(master.watch, f"{master.count} workers against {spec.endpoint.url}", spec.duration, console):
+                master.drive()
+            master.finish()
+        master.mend()
+    finally:
+        for handler in handlers:
+            handler.cancel()
+    return master.health()
+
+
+def bind(options: Fleet) -> "tuple[Environment, MasterRunner]":
+    """Locust's master, listening."""
+    locust = unpatched_locust()
+    environment = locust.env.Environment()
+    port = options.bind_port if options.expect_workers else 0
+    try:
+        runner = environment.create_master_runner(options.bind_host, port)
+    except (OSError, SystemExit, locust.exception.RPCError) as error:
+        why = "it is taken" if isinstance(error, SystemExit) else error
+        raise BadInput(f"the master cannot listen at {options.bind_host}:{port}: {why}; name another --master-bind-port"
+                       ) from None  # fmt: skip
+    return environment, runner
+
+
+@contextlib.contextmanager
+def local_workers(fleet: Fleet, port: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Worker processes on this machine, for as long as a `with` block lasts."""
+    host = "127.0.0.1" if fleet.bind_host in ("*", "0.0.0.0") else fleet.bind_host
+    options = msgspec.json.encode(Work(master_host=host, master_port=port, watch_stdin=True)).decode()
+    command = [sys.executable, "-m", "agentload.fleet.worker", options]
+    # Sessions of their own: Ctrl-C in a terminal is for the master, which ends their agents first.
+    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) for _ in range(fleet.workers)]
+    try:
+        yield processes
+        for process in processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=5)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+            assert process.stdin is not None
+            process.stdin.close()
+
+
+@contextlib.contextmanager
+def page(master: Master, environment: "Environment", options: Fleet) -> Iterator[None]:
+    """Locust's web page with our tab, if it is wanted, for as long as a `with` block lasts."""
+    if not options.ui:
+        yield
+        return
+    from agentload.fleet.webui import served
+
+    with served(master, environment, options.web_host, options.web_port, login=options.web_login) as url:
+        print(f"agentload: the run can be watched at {url}", file=sys.stderr)  # noqa: T201
+        yield
