@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from collectors.load import Run, load_run
-from collectors.metrics import alive, peak, time_mean
+from collectors.metrics import alive, peak, roots, time_mean
 from tests.fleet_made import HOUSE, MIX
 
 
@@ -38,10 +38,10 @@ def test_locusts_statistics_and_our_records_agree(processes: list[str], tmp_path
     assert counts == {name: (run.calls.archetype[made] == name).sum() for name in counts}
     assert set(counts) == {"coder", "support", "chat"}
     assert len(set(run.calls.worker[made].tolist())) == (2 if processes else 1)
-    roots = run.sessions.session[run.sessions.agent == ""].tolist()
-    assert len(set(roots)) == len(roots)
-    assert set(run.calls.session[made].tolist()) <= set(roots)
-    living = alive(run.sessions)
+    numbers = roots(run.sessions).session.tolist()
+    assert len(set(numbers)) == len(numbers)
+    assert set(run.calls.session[made].tolist()) <= set(numbers)
+    living = alive(roots(run.sessions))
     assert peak(living) == 5  # every user holds a slot: one session after the other
     assert time_mean(living, 0.1, float(run.sessions.end.max()) - 0.1) > 4.5
     summary = json.loads(next((tmp_path / "runs").glob("*/summary.json")).read_text())
@@ -52,5 +52,5 @@ def test_a_shape_has_as_many_users_as_the_population_and_ends_with_it(tmp_path: 
     run, counts = locust("-f", "examples/locustfile.py,examples/shape.py", folder=tmp_path)
 
     assert sum(counts.values()) > 20
-    assert peak(alive(run.sessions)) == 6
+    assert peak(alive(roots(run.sessions))) == 6
     assert 2.0 < run.header["duration"] < 6.0
