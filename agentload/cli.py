@@ -243,6 +243,61 @@ def profile(
 
 
 @app.command()
+def simulate(
+    spec: SpecFile = None,
+    archetype: Archetypes = None,
+    mode: Mode = None,
+    agents: Agents = None,
+    rate: Rate = None,
+    profile: ProfileName = None,
+    duration: Duration = None,
+    warmup: Warmup = None,
+    drain: Drain = None,
+    sessions: Sessions = None,
+    seed: Seed = None,
+    scale: Scale = None,
+    longest_wait: LongestWait = None,
+    input_tokens: InputTokens = None,
+    output_tokens: OutputTokens = None,
+    steps: Steps = None,
+    max_tokens: MaxTokens = None,
+    max_error_rate: MaxErrorRate = None,
+    out: Out = RUNS,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Run agents in virtual time against the simulated cluster, as fast as this machine goes.
+
+    Example: agentload simulate --archetype coder --agents 500 --duration 3600
+    """
+    given = flags(locals())
+    from agentload import commands
+
+    raise typer.Exit(commands.simulate(spec, given, out, quiet=quiet, as_json=json))
+
+
+@app.command()
+def probe(
+    url: Annotated[str | None, typer.Option(help="Base URL of the endpoint to ask, with /v1.")] = None,
+    model: Model = None,
+    api_key_env: ApiKeyEnv = None,
+    ca_file: CaFile = None,
+    this_machine: Annotated[
+        bool, typer.Option("--self", help="Measure this machine against a server that knows the truth.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Say what an endpoint can do, or up to what load this machine's figures can be trusted.
+
+    Example: agentload probe --url http://127.0.0.1:8000/v1
+    """
+    given = flags(locals(), "this_machine")
+    from agentload import commands
+
+    commands.probe(given, this_machine=this_machine, as_json=json)
+
+
+@app.command()
 def serve(
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8000,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",

@@ -147,6 +147,35 @@ def perform_together(spec: Spec, out: Path, console: Any, flags: dict[str, Any])
     return run_fleet(spec, out, fleet, console)
 
 
+def simulate(path: Path | None, flags: dict[str, Any], out: Path, *, quiet: bool, as_json: bool) -> int:
+    """The run in virtual time; return the exit code."""
+    from agentload.simulate import simulate as run_virtually
+
+    folder, stopped = run_virtually(resolve(path, flags), out)
+    return finish(folder, 130 if stopped == "interrupted" else 0, quiet=quiet, as_json=as_json)
+
+
+def probe(flags: dict[str, Any], *, this_machine: bool, as_json: bool) -> None:
+    """Print what an endpoint can do, or what this machine can measure."""
+    if this_machine == bool(flags["url"]):
+        raise BadInput(
+            "probe needs one of --url URL (what an endpoint can do) and --self (what this machine can measure)"
+        )
+    if this_machine:
+        from agentload import selfcheck
+
+        found = selfcheck.check_self()
+        text = selfcheck.to_text(found)
+    else:
+        from agentload import abilities
+
+        endpoint = resolve(None, flags).endpoint
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            found = runner.run(abilities.probe_endpoint(endpoint))
+        text = abilities.to_text(found)
+    print(json.dumps(found, indent=2) if as_json else text)  # noqa: T201
+
+
 def work(host: str, port: int, out: Path, wait: float) -> int:
     """Join a master and work for it; return the exit code."""
     from agentload.fleet.worker import Work
