@@ -2,8 +2,9 @@
 
 It answers every POST alike, so that what is left to measure is the client, and is a bare epoll loop, so that it costs
 less than any client. Tokens are written one by one, each at its own deadline, or all at once (`--coalesced`); there
-are as many as the request's `max_tokens`. `GET /log` gives, for each X-Request-Id, when the request was read and its
-first and last token were written, on the clock that `time.perf_counter` reads, which processes of one machine share.
+are as many as the request's `max_tokens`. Without `"stream":true` the whole answer is one JSON object after the TTFT.
+`GET /log` gives, for each X-Request-Id, when the request was read and its first and last token were written, on the
+clock that `time.perf_counter` reads, which processes of one machine share.
 
     with null_server("--ttft", "0.2", "--itl", "0.02") as url:
         ...  # http://127.0.0.1:PORT/v1
@@ -18,7 +19,6 @@ import os
 import re
 import resource
 import select
-import socket
 import stat
 import subprocess
 import sys
@@ -27,13 +27,17 @@ import urllib.request
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from socket import IPPROTO_TCP, TCP_NODELAY, create_server, socket
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 IDENTITY = re.compile(rb"\r\nx-request-id: *([^\r]*)", re.IGNORECASE)
+STREAM = re.compile(rb'"stream": *true')
 MAX_TOKENS = re.compile(rb'"max_(?:completion_)?tokens": *(\d+)')
 BYTES_PER_TOKEN = 5
 """Of the request's body: what its `usage` says of the prompt."""
+KEPT = 1024
+"""Bytes of a long body's end in which options are looked for."""
 
 
 def chunk(delta: dict[str, str] | None, finish: str | None = None, **more: object) -> bytes:
@@ -60,15 +64,17 @@ MODELS = json.dumps({"object": "list", "data": [{"id": "null", "owned_by": "agen
 class Peer:
     """One connection, and where its answer has got to."""
 
-    __slots__ = ("body", "head", "left", "line", "name", "socket", "tokens", "written")
+    __slots__ = ("body", "head", "left", "line", "name", "pipe", "stream", "tail", "tokens", "written")
 
-    def __init__(self, socket: socket.socket) -> None:
-        self.socket: socket.socket | None = socket  # None when it is gone
-        self.head = b""  # of the request, and the beginning of its body, until all of it is read
+    def __init__(self, pipe: socket) -> None:
+        self.pipe: socket | None = pipe  # None when it is gone
+        self.head = b""  # of the request, with the piece of its body that came along
+        self.tail = b""  # the end of its body: some clients send their options first, some last
         self.left = -1  # bytes of the body still to come; -1 before the head has ended
         self.body = 0  # its length
         self.tokens = 0  # of the answer
         self.written = 0  # of those
+        self.stream = True
         self.name = ""
         self.line = [0.0, 0.0, 0.0]  # of the log
 
@@ -85,7 +91,7 @@ class Null:
         self._epoll = select.epoll()
         self._buffer = memoryview(bytearray(1 << 18))
 
-    def serve(self, listener: socket.socket, parent: int | None) -> None:
+    def serve(self, listener: socket, parent: int | None) -> None:
         """Serve until the file descriptor `parent` has ended."""
         listener.setblocking(False)
         self._epoll.register(listener, select.EPOLLIN)
@@ -106,21 +112,21 @@ class Null:
                     return
             self._write_due()
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _accept(self, listener: socket) -> None:
         while True:
             try:
                 connection, _ = listener.accept()
             except BlockingIOError:
                 return
             connection.setblocking(False)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
             self._peers[connection.fileno()] = Peer(connection)
             self._epoll.register(connection, select.EPOLLIN)
 
     def _read(self, peer: Peer) -> None:
-        assert peer.socket is not None
+        assert peer.pipe is not None
         try:
-            size = peer.socket.recv_into(self._buffer)
+            size = peer.pipe.recv_into(self._buffer)
         except BlockingIOError:
             return
         except ConnectionError:
@@ -136,32 +142,33 @@ class Null:
                 peer.left = peer.body - (len(peer.head) - i - 4)
         else:
             peer.left -= size
+            peer.tail = (peer.tail + self._buffer[max(0, size - KEPT) : size])[-KEPT:]
         if peer.left == 0:
-            head, peer.head, peer.left = peer.head, b"", -1
-            self._answer(peer, head)
+            request = peer.head + peer.tail
+            peer.head, peer.tail, peer.left = b"", b"", -1
+            self._answer(peer, request)
 
     def _drop(self, peer: Peer) -> None:
-        if peer.socket is not None:
-            del self._peers[peer.socket.fileno()]
-            peer.socket.close()
-            peer.socket = None
+        if peer.pipe is not None:
+            del self._peers[peer.pipe.fileno()]
+            peer.pipe.close()
+            peer.pipe = None
 
-    def _answer(self, peer: Peer, head: bytes) -> None:
-        if head.startswith(b"GET "):
-            path = head.split(b" ", 2)[1]
-            body = (MODELS if path.endswith(b"/models") else json.dumps(self.log)).encode()
-            known = path.endswith((b"/models", b"/log"))
-            status = b"200 OK" if known else b"404 Not Found"
-            body = body if known else b"{}"
-            form = b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
-            assert peer.socket is not None
-            peer.socket.setblocking(True)  # the log may be long, and nobody is being measured
-            peer.socket.sendall(form % (status, len(body), body))
-            peer.socket.setblocking(False)
+    def _answer(self, peer: Peer, request: bytes) -> None:
+        if request.startswith(b"GET "):
+            path = request.split(b" ", 2)[1]
+            pages = {b"models": MODELS, b"log": json.dumps(self.log)}
+            page = pages.get(path.rpartition(b"/")[2])
+            answer = plain(b"404 Not Found", b"{}") if page is None else plain(b"200 OK", page.encode())
+            assert peer.pipe is not None
+            peer.pipe.setblocking(True)  # the log may be long, and nobody is being measured
+            peer.pipe.sendall(answer)
+            peer.pipe.setblocking(False)
             return
-        identity, tokens = IDENTITY.search(head), MAX_TOKENS.search(head)
+        identity, tokens = IDENTITY.search(request), MAX_TOKENS.search(request)
         peer.tokens = max(1, int(tokens[1])) if tokens else self.tokens
         peer.written = 0
+        peer.stream = STREAM.search(request) is not None
         peer.name = identity[1].decode() if identity else ""
         now = time.perf_counter()
         peer.line = [now, 0.0, 0.0]
@@ -173,7 +180,7 @@ class Null:
         while True:
             if first and first[0][0] <= now and not (later and later[0][0] < first[0][0]):
                 due, peer = first.popleft()
-                self._write(peer, peer.tokens if self.coalesced else 1)
+                self._write(peer, peer.tokens if self.coalesced or not peer.stream else 1)
             elif later and later[0][0] <= now:
                 due, peer = later.popleft()
                 self._write(peer, 1)
@@ -185,18 +192,20 @@ class Null:
 
     def _write(self, peer: Peer, count: int) -> None:
         """Write the next tokens of an answer, with what goes before the first and after the last."""
-        if peer.socket is None:
+        if peer.pipe is None:
             return
         first, peer.written = peer.written, peer.written + count
-        if count == 1:
+        if not peer.stream:
+            data = completion(peer.body // BYTES_PER_TOKEN, peer.tokens)
+        elif count == 1:
             data = WORDS[first % len(WORDS)]
         else:
             data = b"".join([WORDS[i % len(WORDS)] for i in range(first, peer.written)])
         last = peer.written == peer.tokens
-        if first == 0:
+        if first == 0 and peer.stream:
             data = ROLE + data
-        if last:
-            data += FINISH + usage(peer.body // BYTES_PER_TOKEN, peer.tokens) + DONE
+        if last and peer.stream:
+            data += FINISH + chunk(None, usage=usage(peer.body // BYTES_PER_TOKEN, peer.tokens)) + DONE
         if first == 0 or last:
             t = time.perf_counter()
             if first == 0:
@@ -205,15 +214,28 @@ class Null:
             if last:
                 peer.line[2] = t
         try:
-            sent = peer.socket.send(data)
+            sent = peer.pipe.send(data)
         except (BlockingIOError, ConnectionError):
             sent = 0
         if sent < len(data):  # a client that reads nothing for so long is cut off, and will know
             self._drop(peer)
 
 
-def usage(prompt: int, tokens: int) -> bytes:
-    return chunk(None, usage={"prompt_tokens": prompt, "completion_tokens": tokens, "total_tokens": prompt + tokens})
+def usage(prompt: int, tokens: int) -> dict[str, int]:
+    return {"prompt_tokens": prompt, "completion_tokens": tokens, "total_tokens": prompt + tokens}
+
+
+def completion(prompt: int, tokens: int) -> bytes:
+    """A whole answer that is not streamed."""
+    message = {"role": "assistant", "content": " word" * tokens}
+    choices = [{"index": 0, "message": message, "finish_reason": "length"}]
+    body = {"id": "chatcmpl-0", "object": "chat.completion", "created": 1795448493, "model": "null", "choices": choices}
+    return plain(b"200 OK", json.dumps(body | {"usage": usage(prompt, tokens)}).encode())
+
+
+def plain(status: bytes, body: bytes) -> bytes:
+    form = b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+    return form % (status, len(body), body)
 
 
 @contextmanager
@@ -247,7 +269,7 @@ def main() -> None:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     gc.disable()  # nothing here is cyclic
-    with socket.create_server(("127.0.0.1", given.port), backlog=4096) as listener:
+    with create_server(("127.0.0.1", given.port), backlog=4096) as listener:
         sys.stdout.write(f"{listener.getsockname()[1]}\n")
         sys.stdout.flush()
         parent = sys.stdin.fileno() if stat.S_ISFIFO(os.fstat(0).st_mode) else None

@@ -1,142 +1,159 @@
-"""Who the agents are: frozen structs of distributions, with the source beside each default.
+"""Who the agents are: the built-in archetypes, with the source beside each number.
 
 Sources: [kv] kv-cache-tester, 710 recorded Claude Code sessions (callanjfox/kv-cache-tester @ 94f6046, computed);
-[TraceLab] uw-syfi/TraceLab @ 0b8a262, 4,265 Claude Code and Codex sessions; [tau] tau-bench gpt-4o airline
-trajectories, 200 episodes, tokens = characters / 4; [Azure] Azure LLM inference trace 2023, conversations;
-[ours] an assumption. Token counts are per call unless said otherwise; LogNormal is (median, sigma of the logarithm).
+[TraceLab] uw-syfi/TraceLab @ 0b8a262, 4,265 Claude Code and Codex sessions; [TRT] TensorRT-LLM tech blog 27, 730 traces
+of four agents; [AgentX] SemiAnalysis InferenceX issue 1632; [tau] tau-bench gpt-4o airline trajectories, 200 episodes,
+tokens = characters / 4; [Azure] Azure LLM inference trace 2023, conversations; [Mooncake] Mooncake FAST'25 conversation
+trace; [quoted] "How we built our multi-agent research system", Anthropic, June 2025; [ours] an assumption. Token counts
+are per call unless said otherwise; LogNormal is (median, sigma of the logarithm).
 """
 
-import math
-from typing import Annotated, Literal
+from msgspec import structs
 
-from msgspec import Meta, Struct, structs
+from agents.draws import Draw, Geometric, LogNormal, Mixture, Tailed, Uniform
+from agents.kind import Archetype, PythonTool, SimulatedTool, Variant
 
-from agents.chain import ToolSchema
-from agents.draws import Draw, Geometric, LogNormal, Mixture, NonNegative, Positive, Share, Uniform, scaled
+__all__ = ["ARCHETYPES", "Archetype", "PythonTool", "SimulatedTool", "Variant"]
 
-CountOrZero = Annotated[int, Meta(ge=0)]
-
-
-class SimulatedTool(Struct, frozen=True, forbid_unknown_fields=True):
-    """A tool that only costs time and tokens."""
-
-    name: str
-    description: str = ""
-    parameters: dict[str, str] = {}  # argument name -> what it is; all are strings
-    seconds: Draw = LogNormal(0.3, 2.97, high=304.0)  # [TraceLab] p50, p90 and p99 of all tools
-    tokens: Draw = LogNormal(600.0, 1.2, low=8.0, high=20_000.0)  # what is left of [kv] growth after the reply
-    failure: Share = 0.02  # [ours]
-    weight: NonNegative = 1.0  # how often sized chains pick it
-
-    def schema(self) -> ToolSchema:
-        fields = {name: {"type": "string", "description": about} for name, about in self.parameters.items()}
-        return ToolSchema(
-            self.name,
-            self.description,
-            {"type": "object", "properties": fields, "required": list(fields)},
-        )
-
-
-class PythonTool(Struct, frozen=True, forbid_unknown_fields=True):
-    """A plain Python function, `module:function`; its signature and docstring make the schema. Live chains only."""
-
-    function: str
-    name: str = ""  # "" takes the function's
-
-
-class Archetype(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A kind of agent. A session is `turns` human turns; a turn is `steps` model calls with tools between them."""
-
-    about: str = ""
-    system_tokens: CountOrZero = 0  # shared by all sessions of the archetype
-    schema_tokens: CountOrZero = 0  # tool schemas, shared likewise
-    task_tokens: Draw  # the first user message
-    turns: Draw = 1.0  # human turns in a session
-    turn_tokens: Draw = 0.0  # each later user message
-    think_seconds: Draw = 0.0  # a person's wait before each later turn
-    longest_wait: Positive = math.inf  # seconds; no tool and no person takes longer
-    steps: Draw = 1.0  # model calls in a turn
-    growth_tokens: Draw = 0.0  # tokens a step adds to the context: reply and tool results together
-    output_tokens: Draw
-    tool_calls: Draw = 0.0  # tool calls between two steps
-    tools: list[SimulatedTool] = []
-    python_tools: list[PythonTool] = []
-    children: Draw = 0.0  # sub-agents started together after the first step, then joined
-    child: str = ""  # their archetype
-    max_steps: Annotated[int, Meta(ge=1)] = 100  # model calls in a turn at which live chains stop
-    max_reply_tokens: Annotated[int, Meta(ge=1)] = 4_096  # live chains: `max_tokens` of a call
-    context_limit: Annotated[int, Meta(ge=1)] | None = None  # tokens; None: what the endpoint takes
-    at_limit: Literal["compact", "end"] = "end"
-    compact_to: Annotated[float, Meta(gt=0, lt=1)] = 0.25  # share of the limit that is left after a compaction
-    system_text: str = ""  # live chains: real instructions, followed by filler up to `system_tokens`
-    task_texts: list[str] = []  # live chains: one is picked for each session
-
-    def scaled(self, factor: float) -> "Archetype":
-        """Every token count multiplied by `factor`; numbers of calls, tools and seconds stay."""
-        return structs.replace(
-            self,
-            system_tokens=round(self.system_tokens * factor),
-            schema_tokens=round(self.schema_tokens * factor),
-            task_tokens=scaled(self.task_tokens, factor),
-            turn_tokens=scaled(self.turn_tokens, factor),
-            growth_tokens=scaled(self.growth_tokens, factor),
-            output_tokens=scaled(self.output_tokens, factor),
-            tools=[structs.replace(tool, tokens=scaled(tool.tokens, factor)) for tool in self.tools],
-            max_reply_tokens=max(16, round(self.max_reply_tokens * factor)),
-            context_limit=None if self.context_limit is None else max(1, round(self.context_limit * factor)),
-        )
-
+SHELL = SimulatedTool(  # [TraceLab] shares of calls and quantiles of time by kind of tool, also below
+    name="shell",
+    description="Run a shell command and return its output.",
+    parameters={"command": "the command line"},
+    seconds=LogNormal(0.85, 2.4, high=235.0),
+    weight=0.76,
+)
+EDIT = SimulatedTool(
+    name="edit_file",
+    description="Replace a piece of a file.",
+    parameters={"path": "the file", "old": "text to replace", "new": "replacement"},
+    seconds=LogNormal(0.095, 1.0, high=10.0),
+    tokens=LogNormal(120, 0.6, low=8),
+    weight=0.11,
+)
+READ = SimulatedTool(
+    name="read_file",
+    description="Read a file or search in it.",
+    parameters={"path": "the file"},
+    seconds=LogNormal(0.036, 1.5, high=10.0),
+    tokens=LogNormal(900, 1.0, low=8, high=20_000),
+    weight=0.10,
+)
+WEB = SimulatedTool(
+    name="web_search",
+    description="Search the web.",
+    parameters={"query": "what to look for"},
+    seconds=LogNormal(12.0, 1.2, high=120.0),  # mean 24 s
+    tokens=LogNormal(1_500, 0.8, low=8, high=20_000),
+    weight=0.03,
+)
 
 CODER = Archetype(
-    about="A coding agent (Claude Code, Codex): reads, edits and runs things in a long, growing conversation.",
+    about="A coding agent (Claude Code, Codex): reads, edits and runs things in a long, growing conversation. "
+    "Imitates the sessions of kv-cache-tester, ideal prefix hit 96 %; gaps of people inside a session are left out.",
     system_tokens=2_800,  # [kv] system p50
     schema_tokens=12_300,  # [kv] tool schema p50
     # [kv] first input: 55 % fresh around 18.5k, 45 % resumed at 40k-850k. What the preamble does not hold is the task.
     task_tokens=Mixture([LogNormal(3_400, 0.8, high=20_000), LogNormal(104_000, 0.9, 25_000, 500_000)], [0.55, 0.45]),
     steps=LogNormal(39, 1.16, low=1, high=1_178),  # [kv] calls per session
     growth_tokens=LogNormal(870, 1.2, low=30, high=61_000),  # [kv] new tokens per later call
-    output_tokens=LogNormal(261, 0.9, low=1, high=16_000),  # [kv]
+    output_tokens=Tailed(225, 0.72, 2_000, 0.035, 1.9, low=1, high=16_000),  # [kv] p50 216, p90 899, p99 3,663
+    opening_steps=4,  # [kv] median input by turn: 19.0k, 25.5k, 31.1k, … then about 1k a turn
+    opening_tokens=LogNormal(1_250, 1.6, low=30, high=61_000),
     tool_calls=Mixture([1.0, 2.0, 4.0], [0.86, 0.11, 0.03]),  # [TraceLab] mean 1.2, p50 1, p90 2, p99 4
-    tools=[  # [TraceLab] shares of calls and quantiles of time by kind of tool
-        SimulatedTool(
-            name="shell",
-            description="Run a shell command and return its output.",
-            parameters={"command": "the command line"},
-            seconds=LogNormal(0.85, 2.4, high=235.0),
-            weight=0.76,
-        ),
-        SimulatedTool(
-            name="edit_file",
-            description="Replace a piece of a file.",
-            parameters={"path": "the file", "old": "text to replace", "new": "replacement"},
-            seconds=LogNormal(0.095, 1.0, high=10.0),
-            tokens=LogNormal(120, 0.6, low=8),
-            weight=0.11,
-        ),
-        SimulatedTool(
-            name="read_file",
-            description="Read a file or search in it.",
-            parameters={"path": "the file"},
-            seconds=LogNormal(0.036, 1.5, high=10.0),
-            tokens=LogNormal(900, 1.0, low=8, high=20_000),
-            weight=0.10,
-        ),
-        SimulatedTool(
-            name="web_search",
-            description="Search the web.",
-            parameters={"query": "what to look for"},
-            seconds=LogNormal(12.0, 1.2, high=120.0),
-            tokens=LogNormal(1_500, 0.8, low=8, high=20_000),
-            weight=0.03,
-        ),
-    ],
-    at_limit="compact",  # [TraceLab] 9.7 % of sessions compact
+    tools=[SHELL, EDIT, READ, WEB],
+    children=Mixture([0.0, Uniform(1.5, 6.0)], [0.976, 0.024]),  # [kv] 2.4 % of sessions, 3.7 in those
+    child="explorer",
+    at_limit="compact",  # [TraceLab] 9.7 % of sessions compact; [kv] most at 150k of a 200k window
+    compact_at=Mixture([LogNormal(150_000, 0.08), LogNormal(700_000, 0.3)], [0.85, 0.15]),
+    compact_to=LogNormal(0.3, 0.6, low=0.12, high=0.85),  # [kv] p10 0.16, p50 0.30, p90 0.81
+    rewrite=0.0105,  # [kv] of later calls that do not shrink lose more than 5 % of the last prompt's blocks
+    rewrite_keep=Uniform(0.05, 0.6),  # [kv] lost: p10 0.43, p50 0.78, p90 0.95
+    reset=0.001,  # [kv] contexts that shrink far below any limit: a seventh of all that shrink
+    reset_to=Uniform(0.15, 0.8),
     system_text="You are a coding agent. Use the tools to inspect and change the project, then report what you did.",
     task_texts=["Find out why the test fails and fix it.", "Read the file, run the tests and explain the result."],
 )
 
+CODER_CHURN = structs.replace(
+    CODER,
+    about="The coding agent of a corpus whose ideal prefix hit is 86 %, not 96 % [AgentX, no-subagents, 051226]: its "
+    "harness changes the history more often. How often, and where, is not published; both are set to give that figure.",
+    rewrite=0.2,  # [ours] calibrated: hit 0.86
+    children=0.0,
+)
+
+EXPLORER = Archetype(
+    about="A sub-agent that looks around for its parent. Imitates the 63 sub-agents of kv-cache-tester, most of them "
+    "of type Explore.",
+    system_tokens=1_100,  # [kv] sub-agents: system 1.0-2.3k, tools 7.4-7.8k
+    schema_tokens=7_400,
+    task_tokens=LogNormal(1_800, 0.35, low=200, high=6_000),  # [kv] first input p50 10.3k, p90 12.3k
+    steps=LogNormal(11, 0.34, low=1, high=24),  # [kv] p50 11, p90 17, max 24
+    growth_tokens=LogNormal(2_200, 0.8, low=100, high=30_000),  # [kv] from 10k to 40k and more over the run
+    output_tokens=LogNormal(235, 0.63, low=1, high=8_000),  # [kv] p50 235, p90 529
+    tool_calls=Mixture([1.0, 2.0, 4.0], [0.7, 0.2, 0.1]),  # [ours]
+    tools=[READ, structs.replace(SHELL, weight=0.1)],
+    at_limit="compact",
+    task_texts=["Find where this is used, and report the files and lines."],
+)
+
+ORCHESTRATOR = Archetype(
+    about="A lead agent that hands its work to explorers, several at a time and more than once, and merges what they "
+    "say. Its own calls imitate a coding agent's; how often it delegates is assumed.",
+    system_tokens=3_700,  # [kv] lead 15-25k
+    schema_tokens=12_300,
+    task_tokens=LogNormal(3_000, 0.8, low=100, high=15_000),
+    steps=LogNormal(10, 0.5, low=2, high=60),  # [quoted] as its children's
+    growth_tokens=LogNormal(870, 1.2, low=30, high=61_000),  # [kv]
+    output_tokens=Tailed(225, 0.72, 2_000, 0.035, 1.9, low=1, high=16_000),  # [kv]
+    tool_calls=1.0,
+    tools=[SHELL, EDIT, READ, WEB],
+    children=Mixture([2.0, 3.0, 4.0, Uniform(5.0, 10.0)], [0.4, 0.25, 0.25, 0.1]),  # [quoted] 1, 2-4, more than 10
+    child="explorer",
+    spawns=Mixture([1.0, 2.0], [0.7, 0.3]),  # [ours]
+    at_limit="compact",
+    task_texts=["Plan the change, have its parts looked into, then write the plan down."],
+)
+
+RESEARCHER = Archetype(
+    about="Deep research: a supervisor plans, sends 2-4 searchers out, rewrites what it knows and reports. Imitates "
+    "the Open Deep Research traces of TensorRT-LLM: input p50 6.2k, output p50 632, ideal hit 48 %.",
+    system_tokens=1_200,  # [ours] 1.2k + 0.8k of tools: the shared part of a 2-6k first input
+    schema_tokens=800,
+    task_tokens=LogNormal(1_200, 0.6, low=50, high=8_000),
+    steps=LogNormal(6, 0.4, low=2, high=20),  # [ours]
+    growth_tokens=LogNormal(1_400, 0.8, low=100, high=20_000),
+    output_tokens=LogNormal(632, 0.8, low=16, high=8_000),  # [TRT] p50 632
+    tool_calls=1.0,
+    tools=[structs.replace(WEB, weight=1.0)],
+    children=Uniform(1.5, 4.5),  # [quoted] 2-4; [TRT] 4 parallel branches
+    child="searcher",
+    rewrite=0.6,  # [ours] "context rewritten": set to give [TRT] ideal hit 0.478, with the searcher's
+    rewrite_keep=Uniform(0.0, 0.4),
+    max_steps=30,
+    task_texts=["Compare the three most used approaches and say where each fails."],
+)
+
+SEARCHER = Archetype(
+    about="A researcher's sub-agent: searches the web, reads, and keeps notes instead of pages.",
+    system_tokens=900,
+    schema_tokens=600,
+    task_tokens=LogNormal(400, 0.5, low=50, high=3_000),  # [ours]
+    steps=LogNormal(12, 0.2, low=4, high=20),  # [quoted] 10-15 tool calls
+    growth_tokens=LogNormal(1_300, 0.7, low=100, high=20_000),
+    output_tokens=LogNormal(632, 0.8, low=16, high=8_000),  # [TRT]
+    tool_calls=1.0,
+    tools=[structs.replace(WEB, weight=1.0)],  # [TraceLab] web about 24 s on average
+    rewrite=0.6,  # [ours] as the researcher's
+    rewrite_keep=Uniform(0.0, 0.4),
+    reset=0.15,  # [ours] pages become notes; keeps input near [TRT] p50 6.2k
+    reset_to=Uniform(0.3, 0.6),
+    task_texts=["Find sources on this question, and note what each says."],
+)
+
 SUPPORT = Archetype(
-    about="A customer-support agent: a person writes, the agent looks things up and acts in a database.",
+    about="A customer-support agent: a person writes, the agent looks things up and acts in a database. Imitates the "
+    "tau-bench airline trajectories; how long the person takes and what the database costs are assumed.",
     system_tokens=900,  # [tau] 1.5k of system prompt with tools
     schema_tokens=640,
     task_tokens=LogNormal(60, 0.5, low=8, high=400),  # [tau] first input is nearly all preamble
@@ -170,16 +187,100 @@ SUPPORT = Archetype(
     task_texts=["I want to cancel my reservation EHGLP3.", "Can I move my flight to Friday?"],
 )
 
+BROWSER = Archetype(
+    about="An agent that drives a web browser: acts, gets the page as text, acts again; old pages are dropped from its "
+    "history, so caches lose the tail at nearly every step. No measured corpus was found: all numbers are ours.",
+    system_tokens=1_500,
+    schema_tokens=2_500,
+    task_tokens=LogNormal(120, 0.6, low=16, high=1_000),
+    steps=LogNormal(15, 0.5, low=2, high=60),
+    growth_tokens=LogNormal(5_000, 0.6, low=300, high=30_000),  # the page, as an accessibility tree
+    output_tokens=LogNormal(120, 0.6, low=16, high=1_500),  # a thought and an action
+    tool_calls=1.0,
+    tools=[
+        SimulatedTool(
+            name="browser_action",
+            description="Click, type, scroll or open a page; returns the page.",
+            parameters={"action": "what to do", "target": "the element or address"},
+            seconds=LogNormal(2.0, 0.7, low=0.2, high=30.0),
+            tokens=LogNormal(5_000, 0.6, low=300, high=30_000),
+            failure=0.08,
+        )
+    ],
+    reset=0.3,
+    reset_to=Uniform(0.25, 0.5),
+    task_texts=["Find the cheapest direct flight on Friday and stop before paying."],
+)
+
+BATCH = Archetype(
+    about="A scheduled agent, as cron would start it: wakes every minute, looks at a dashboard, mostly says that all "
+    "is well. No measured corpus was found: all numbers are ours.",
+    system_tokens=1_200,
+    schema_tokens=800,
+    task_tokens=LogNormal(400, 0.3, low=50, high=3_000),
+    turns=5.0,
+    turn_tokens=LogNormal(400, 0.3, low=50, high=3_000),  # what has changed
+    think_seconds=60.0,
+    steps=Mixture([1.0, 2.0, 4.0], [0.6, 0.3, 0.1]),
+    growth_tokens=LogNormal(700, 0.5, low=50, high=5_000),
+    output_tokens=LogNormal(80, 0.6, low=8, high=1_000),
+    tool_calls=1.0,
+    tools=[
+        SimulatedTool(
+            name="query_metrics",
+            description="Read a metric of the monitored system.",
+            parameters={"expression": "the query"},
+            seconds=LogNormal(0.4, 0.8, high=20.0),
+            tokens=LogNormal(500, 0.5, low=20, high=4_000),
+        )
+    ],
+    task_texts=["Check whether the service is healthy; report anything unusual."],
+)
+
+RAG = Archetype(
+    about="Retrieval-augmented generation: one search, one answer from what it found. Sizes are ours: five passages of "
+    "about 500 tokens; the answer is as long as [Azure] conversations'.",
+    system_tokens=500,
+    schema_tokens=150,
+    task_tokens=LogNormal(60, 0.8, low=8, high=2_000),
+    steps=2.0,  # write the query, answer
+    growth_tokens=LogNormal(2_600, 0.3, low=500, high=8_000),
+    output_tokens=LogNormal(129, 0.93, low=1, high=4_000),
+    tool_calls=1.0,
+    tools=[
+        SimulatedTool(
+            name="retrieve",
+            description="Search the documents.",
+            parameters={"query": "what to look for"},
+            seconds=LogNormal(0.15, 0.6, low=0.01, high=5.0),
+            tokens=LogNormal(2_500, 0.3, low=500, high=8_000),
+            failure=0.0,
+        )
+    ],
+    max_steps=4,
+    task_texts=["What does the contract say about notice periods?"],
+)
+
+THINK: Draw = LogNormal(86.0, 2.1, low=1.0, high=1_800.0)  # [TraceLab] p50 86 s, p90 21 min; capped at 30 min
 CHAT = Archetype(
-    about="The human baseline: a person and a chatbot, a few turns, no tools.",
+    about="The human baseline: a person and a chatbot, a few turns, no tools. Lengths of [Azure] conversations, which "
+    "are recorded call by call; how many turns there are is assumed.",
     system_tokens=400,  # [ours]
     task_tokens=LogNormal(620, 0.77, low=4, high=12_000),  # [Azure] input p50 1,020, p90 2,735, less the system prompt
     turns=Geometric(2.0, high=6.0),  # 1-6 turns, geometric [ours]
     turn_tokens=Uniform(50.0, 400.0),  # [ours]
-    think_seconds=LogNormal(86.0, 2.1, low=1.0, high=1_800.0),  # [TraceLab] p50 86 s, p90 21 min; capped at 30 min
+    think_seconds=THINK,
     output_tokens=LogNormal(129, 0.93, low=1, high=4_000),  # [Azure] p50 129, p90 424
     system_text="You are a helpful assistant.",
     task_texts=["Tell me about latency.", "Explain the cache to me in a few sentences."],
+)
+
+CHAT_LONG = structs.replace(
+    CHAT,
+    about="The other human baseline: long documents in the first message. Lengths of the Mooncake conversation trace, "
+    "input p50 6.9k, p90 27.4k, mean 12.0k; output p50 350.",
+    task_tokens=LogNormal(6_300, 1.1, low=50, high=120_000),  # [Mooncake]
+    output_tokens=LogNormal(350, 0.5, low=1, high=2_000),  # [Mooncake] p50 350, p90 597
 )
 
 FIXED = Archetype(
@@ -193,4 +294,18 @@ FIXED = Archetype(
     task_texts=["Tell me about latency."],
 )
 
-ARCHETYPES: dict[str, Archetype] = {"coder": CODER, "support": SUPPORT, "chat": CHAT, "fixed": FIXED}
+ARCHETYPES: dict[str, Archetype] = {
+    "coder": CODER,
+    "coder-churn": CODER_CHURN,
+    "researcher": RESEARCHER,
+    "support": SUPPORT,
+    "orchestrator": ORCHESTRATOR,
+    "browser": BROWSER,
+    "batch": BATCH,
+    "rag": RAG,
+    "chat": CHAT,
+    "chat-long": CHAT_LONG,
+    "fixed": FIXED,
+    "explorer": EXPLORER,
+    "searcher": SEARCHER,
+}

@@ -40,12 +40,16 @@ class ToolResult(Struct, frozen=True):
 
 
 class Message(Struct, frozen=True):
-    """One message of a conversation: known text, or a description (`key`, `tokens`) that becomes filler when sent."""
+    """One message of a conversation: known text, or a description (`key`, `tokens`) that becomes filler when sent.
+
+    Filler of several pieces, where a start of it must equal the start of another message, is described by `parts`.
+    """
 
     role: str
     tokens: int  # size of the content: wanted for filler, counted or estimated for text
     key: int = 0  # identity of the filler: same key, same text
     text: str | None = None
+    parts: tuple[tuple[int, int], ...] = ()  # (key, tokens) of each piece; they add up to `tokens`
     pad: bool = False  # filler follows `text`, up to `tokens`
     tool_calls: tuple[ToolCall, ...] = ()
     call_id: str = ""  # of the tool call that a "tool" message answers

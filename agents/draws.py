@@ -1,10 +1,11 @@
 """Random quantities as a spec names them: a plain number, or a small tagged struct.
 
-`draw` gives one value, `mean` the expectation where it is finite, `scaled` the same quantity in smaller units of
+`draw` gives one value, `count` a whole one, `scaled` the same quantity in smaller units of
 tokens. Values are floats; callers round.
 """
 
 import math
+from statistics import NormalDist
 from typing import Annotated, TypeAlias
 
 import numpy as np
@@ -13,6 +14,7 @@ from msgspec import Meta, Struct, structs
 Positive = Annotated[float, Meta(gt=0)]
 NonNegative = Annotated[float, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
+NORMAL = NormalDist()
 
 
 class Uniform(Struct, frozen=True, tag="uniform", forbid_unknown_fields=True):
@@ -61,6 +63,47 @@ class Pareto(Struct, frozen=True, tag="pareto", forbid_unknown_fields=True):
     high: Positive = math.inf
 
 
+class Gamma(Struct, frozen=True, tag="gamma", forbid_unknown_fields=True):
+    """Gamma with mean `shape` × `scale`, cut off at `low` and `high`."""
+
+    shape: Positive
+    scale: Positive
+    low: NonNegative = 0.0
+    high: Positive = math.inf
+
+
+class Weibull(Struct, frozen=True, tag="weibull", forbid_unknown_fields=True):
+    """P(X > x) = exp(-(x / scale) ** shape), cut off at `low` and `high`."""
+
+    shape: Positive
+    scale: Positive
+    low: NonNegative = 0.0
+    high: Positive = math.inf
+
+
+class Tailed(Struct, frozen=True, tag="tailed", forbid_unknown_fields=True):
+    """A lognormal body and a Pareto tail: a `share` of the values lie beyond `above`, and fall off with `alpha`."""
+
+    median: Positive  # of the lognormal, before it is cut at `above`
+    sigma: Positive
+    above: Positive
+    share: Share
+    alpha: Positive
+    low: NonNegative = 0.0
+    high: Positive = math.inf
+
+
+class Quantiles(Struct, frozen=True, tag="quantiles", forbid_unknown_fields=True):
+    """As measured: values at evenly spaced probabilities from 0 to 1, a straight line between two of them (of their
+    logarithms, where both are above 0)."""
+
+    values: list[NonNegative]
+
+    def __post_init__(self) -> None:
+        if len(self.values) < 2 or sorted(self.values) != self.values:
+            raise ValueError("quantiles need two values or more, in rising order")
+
+
 class Mixture(Struct, frozen=True, tag="mixture", forbid_unknown_fields=True):
     """One of `parts`, chosen with probability proportional to `weights`."""
 
@@ -74,7 +117,19 @@ class Mixture(Struct, frozen=True, tag="mixture", forbid_unknown_fields=True):
             raise ValueError("a mixture needs a weight above 0")
 
 
-Draw: TypeAlias = NonNegative | Uniform | LogNormal | Exponential | Geometric | Pareto | Mixture
+Draw: TypeAlias = (
+    NonNegative
+    | Uniform
+    | LogNormal
+    | Exponential
+    | Geometric
+    | Pareto
+    | Gamma
+    | Weibull
+    | Tailed
+    | Quantiles
+    | Mixture
+)
 
 
 def draw(what: Draw, rng: np.random.Generator) -> float:
@@ -90,11 +145,40 @@ def draw(what: Draw, rng: np.random.Generator) -> float:
             return min(float(rng.geometric(1.0 / what.mean)), what.high)
         case Pareto():
             return float(min(what.minimum * (1.0 - rng.random()) ** (-1.0 / what.alpha), what.high))
+        case Gamma():
+            return min(max(float(rng.gamma(what.shape, what.scale)), what.low), what.high)
+        case Weibull():
+            return min(max(what.scale * float(rng.weibull(what.shape)), what.low), what.high)
+        case Tailed():
+            return tailed(what, float(rng.random()))
+        case Quantiles():
+            return between(what.values, float(rng.random()))
         case Mixture():
             total = sum(what.weights)
             part = int(np.searchsorted(np.cumsum(what.weights), float(rng.random()) * total, side="right"))
             return draw(what.parts[min(part, len(what.parts) - 1)], rng)
     return what
+
+
+def tailed(what: Tailed, u: float) -> float:
+    """The value that a share `u` of all values lie below."""
+    body = 1.0 - what.share
+    if u >= body:
+        left = (1.0 - u) / what.share  # of the tail, above 0 since u < 1
+        return float(min(what.above * left ** (-1.0 / what.alpha), what.high))
+    cut = NORMAL.cdf(math.log(what.above / what.median) / what.sigma)
+    z = NORMAL.inv_cdf(min(max(u / body * cut, 1e-12), 1.0 - 1e-12))
+    return min(max(what.median * math.exp(what.sigma * z), what.low), what.above)
+
+
+def between(values: list[float], u: float) -> float:
+    """The value at probability `u` of a table of quantiles."""
+    place = u * (len(values) - 1)
+    i = min(int(place), len(values) - 2)
+    low, high, part = values[i], values[i + 1], place - i
+    if low > 0:
+        return float(low * (high / low) ** part)
+    return low + part * (high - low)
 
 
 def count(what: Draw, rng: np.random.Generator, least: int = 0) -> int:
@@ -115,6 +199,20 @@ def scaled(what: Draw, factor: float) -> Draw:
             return structs.replace(what, mean=max(1.0, what.mean * factor))
         case Pareto():
             return Pareto(what.minimum * factor, what.alpha, what.high * factor)
+        case Gamma():
+            return Gamma(what.shape, what.scale * factor, what.low * factor, what.high * factor)
+        case Weibull():
+            return Weibull(what.shape, what.scale * factor, what.low * factor, what.high * factor)
+        case Tailed():
+            return structs.replace(
+                what,
+                median=what.median * factor,
+                above=what.above * factor,
+                low=what.low * factor,
+                high=what.high * factor,
+            )
+        case Quantiles():
+            return Quantiles([value * factor for value in what.values])
         case Mixture():
             return Mixture([scaled(part, factor) for part in what.parts], what.weights)
     return what * factor

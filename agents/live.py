@@ -6,9 +6,9 @@ answers without a tool call or the step limit is reached.
 
 import numpy as np
 
-from agents.archetypes import Archetype
 from agents.chain import Chain, Chat, Context, Message, Outcome, Reply, ToolCall, ToolResult, Wait
 from agents.draws import count, draw
+from agents.kind import Archetype
 from agents.sized import LEAST_MESSAGE, Room, keys, limit_of, preamble
 from agents.text import CHARACTERS_PER_TOKEN
 from agents.tools import Toolbox
@@ -18,7 +18,8 @@ SUMMARISE = "Summarise the conversation so far: the task, what was done, what wa
 
 def live(name: str, archetype: Archetype, toolbox: Toolbox, rng: np.random.Generator, salt: int, room: Room) -> Chain:
     """One session: a person's turns, and in each of them model calls and tools until the model has answered."""
-    a, limit = archetype, limit_of(archetype, room)
+    a = archetype.for_session(rng)
+    limit = limit_of(a, room, rng)
     fresh = keys(np.random.default_rng([salt, int(rng.integers(1 << 63))]))
     head = instructions(name, a, salt, room)
     context, held, compactions, last = Context(head, toolbox.schemas), 0, 0, Reply("ok")
@@ -35,7 +36,9 @@ def live(name: str, archetype: Archetype, toolbox: Toolbox, rng: np.random.Gener
                 if a.at_limit == "end":
                     return Outcome("context_limit", last.output_tokens, last.text, turn, compactions)
                 context.append(Message("user", LEAST_MESSAGE, text=SUMMARISE))
-                last = yield Chat(context, max(16, int(a.compact_to * limit / 2)), call_tools=False)
+                last = yield Chat(
+                    context, max(16, int(min(max(draw(a.compact_to, rng), 0.01), 0.95) * limit / 2)), call_tools=False
+                )
                 if not last.ok:
                     return Outcome("failed", intents=turn, compactions=compactions)
                 context = Context([*head, Message("user", last.output_tokens, text=last.text)], toolbox.schemas)

@@ -8,13 +8,14 @@ are user messages: nothing here depends on what the model says.
 
 import zlib
 from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 import numpy as np
 from msgspec import Struct, structs
 
-from agents.archetypes import Archetype
 from agents.chain import Agent, Chain, Chat, Context, Message, Outcome, Reply, Spawn, ToolCall, Wait
 from agents.draws import count, draw
+from agents.kind import Archetype
 from agents.text import Calibration
 
 LEAST_MESSAGE = 8
@@ -22,6 +23,8 @@ LEAST_MESSAGE = 8
 
 Child = Callable[[str, np.random.Generator], Agent]
 """Makes a sub-agent of the named archetype."""
+Pieces: TypeAlias = tuple[tuple[int, int], ...]
+"""Pieces of filler: (key, tokens) of each."""
 
 
 class Room(Struct, frozen=True):
@@ -46,85 +49,154 @@ def keys(rng: np.random.Generator) -> Iterator[int]:
         yield int(rng.integers(1 << 63))
 
 
-def limit_of(archetype: Archetype, room: Room) -> int:
-    """Tokens that a conversation may reach: 2 % (the drift we allow) and a small message below the true limit."""
+def limit_of(archetype: Archetype, room: Room, rng: np.random.Generator, begun: int = 0) -> int:
+    """Tokens that a session may reach which begins with `begun`: 2 % (the drift we allow) and a small message below the
+    true limit, or where its harness compacts. That is a limit which a session of its size has not passed at once."""
     tightest = min(archetype.context_limit or room.context, room.context)
-    return int(tightest / 1.02) - 2 * LEAST_MESSAGE
+    limit = int(tightest / 1.02) - 2 * LEAST_MESSAGE
+    for _ in range(50 if archetype.compact_at is not None else 0):
+        drawn = count(archetype.compact_at or 0.0, rng)
+        if drawn > 1.02 * begun:
+            return min(limit, drawn)
+    return limit
+
+
+class History:
+    """A conversation, and how many tokens it holds by the server's own count."""
+
+    def __init__(self, head: Message | None, fresh: Iterator[int], room: Room, limit: int) -> None:
+        self.head, self.fresh, self.room, self.limit = head, fresh, room, limit
+        self.compactions = 0
+        self.restart([])
+
+    def restart(self, messages: list[Message]) -> None:
+        """Begin again after the preamble, with these messages."""
+        self.context = Context([self.head, *messages] if self.head else messages)
+        self.tokens = round(self.room.calibration.per_request) + sum(m.tokens for m in self.context.messages)
+
+    def add(self, tokens: int) -> None:
+        """Append a user message of filler, as large as there is room for."""
+        tokens = min(tokens, max(LEAST_MESSAGE, self.limit - self.tokens))
+        self.context.append(Message("user", tokens, key=next(self.fresh)))
+        self.tokens += tokens
+
+    def put_back(self, reply: Reply) -> None:
+        """Append the reply."""
+        message = reply.message()
+        self.context.append(message)
+        self.tokens = reply.input_tokens + message.tokens + round(self.room.calibration.per_message)
+
+    def ask(self, output: int) -> Chat:
+        """The next model call. Where the endpoint cannot be told to force a length, the last message asks for it."""
+        last = self.context.messages[-1]
+        if not self.room.forces_length and last.text is None:
+            self.context.messages[-1] = structs.replace(last, text=f"Write about {output} words.", pad=True)
+        return Chat(self.context, output, exact=True, wanted_input=self.tokens)
+
+    def summarise(self, output: int) -> Chat:
+        """The call with which a harness compacts: the whole history once more, answered by a summary."""
+        most = max(1, min(4 * output, self.limit + LEAST_MESSAGE - self.tokens))
+        return Chat(self.context, most, exact=True, wanted_input=self.tokens)
+
+    def compact(self, reply: Reply, to: float) -> None:
+        """Go on from the summary, brought to a share of the limit."""
+        self.restart([Message("user", reply.output_tokens, text=reply.text)])
+        self.add(max(LEAST_MESSAGE, int(min(max(to, 0.01), 0.95) * self.limit) - self.tokens))
+        self.compactions += 1
+
+    def forget(self, to: float) -> None:
+        """Keep the preamble, and notes that bring the history to a share of what it was."""
+        wanted = int(to * self.tokens)
+        self.restart([])
+        self.add(max(LEAST_MESSAGE, wanted - self.tokens))
+
+    def rewrite(self, keep: float) -> None:
+        """Change what follows a share of the history; its size stays."""
+        left, changed = int(keep * self.tokens), list[Message]()
+        for message in self.context.messages:
+            if left >= message.tokens:
+                changed.append(message)
+            elif left > LEAST_MESSAGE and message.text is None:
+                parts = (*start(pieces(message), left), (next(self.fresh), message.tokens - left))
+                changed.append(Message(message.role, message.tokens, parts=parts))
+            else:
+                changed.append(Message(message.role, max(LEAST_MESSAGE, message.tokens), key=next(self.fresh)))
+            left = max(0, left - message.tokens)
+        self.context = Context(changed)
+
+
+def pieces(message: Message) -> Pieces:
+    """What the filler of a message is made of."""
+    return message.parts or ((message.key, message.tokens),)
+
+
+def start(parts: Pieces, tokens: int) -> Pieces:
+    """The first so many tokens of some pieces."""
+    kept: list[tuple[int, int]] = []
+    for key, size in parts:
+        if tokens <= 0:
+            break
+        kept.append((key, min(size, tokens)))
+        tokens -= size
+    return tuple(kept)
 
 
 def sized(
     name: str, archetype: Archetype, rng: np.random.Generator, salt: int, room: Room, child: Child | None = None
 ) -> Chain:
     """One session: turns of a person, steps of the agent, tools between the steps."""
-    a, fresh = archetype, keys(np.random.default_rng([salt, int(rng.integers(1 << 63))]))
-    head, limit = preamble(name, a, salt, room), limit_of(archetype, room)
-    context = Context([head] if head else [])
-    held = head.tokens + round(room.calibration.per_request) if head else round(room.calibration.per_request)
-    compactions, spawned, last = 0, False, 0
+    fresh = keys(np.random.default_rng([salt, int(rng.integers(1 << 63))]))
+    a = archetype.for_session(rng)
+    said = count(a.task_tokens, rng, least=LEAST_MESSAGE)
+    limit = limit_of(a, room, rng, a.system_tokens + a.schema_tokens + said)
+    history = History(preamble(name, a, salt, room), fresh, room, limit)
+    step, last, intents = 0, 0, 0
+    spawns = count(a.spawns, rng) if child is not None and a.child else 0
     for turn in range(count(a.turns, rng, least=1)):
         if turn:
             yield Wait(min(draw(a.think_seconds, rng), a.longest_wait))
-        said = count(a.turn_tokens if turn else a.task_tokens, rng, least=LEAST_MESSAGE)
-        held = add(context, held, min(said, max(LEAST_MESSAGE, int(0.8 * limit) - held)), fresh)
+            said = count(a.turn_tokens, rng, least=LEAST_MESSAGE)
+        history.add(min(said, max(LEAST_MESSAGE, int(0.8 * history.limit) - history.tokens)))
         for left in range(count(a.steps, rng, least=1) - 1, -1, -1):
-            output, growth = count(a.output_tokens, rng, least=1), count(a.growth_tokens, rng)
-            if held + output > limit:
+            if step:
+                change(history, a, rng)
+            if step and a.pause and rng.random() < a.pause:
+                intents += 1
+                yield Wait(min(draw(a.think_seconds, rng), a.longest_wait))
+            output = count(a.output_tokens, rng, least=1)
+            growth = count(a.opening_tokens if step < a.opening_steps else a.growth_tokens, rng)
+            if history.tokens + output > history.limit:
                 if a.at_limit == "end":
-                    return Outcome("context_limit", last, intents=turn, compactions=compactions)
-                reply = yield summarise(context, held, limit, output)
+                    return Outcome("context_limit", last, intents=intents, compactions=history.compactions)
+                reply = yield history.summarise(output)
                 if not reply.ok:
-                    return Outcome("failed", intents=turn, compactions=compactions)
-                context = Context([*([head] if head else []), as_summary(reply)])
-                held = (head.tokens if head else 0) + round(room.calibration.per_request) + reply.output_tokens
-                held = add(context, held, max(LEAST_MESSAGE, int(a.compact_to * limit) - held), fresh)
-                compactions += 1
-                output = max(1, min(output, limit - held))
-            if not room.forces_length:
-                ask_for(context, output)
-            reply = yield Chat(context, output, exact=True, wanted_input=held)
+                    return Outcome("failed", intents=intents, compactions=history.compactions)
+                history.compact(reply, draw(a.compact_to, rng))
+                output = max(1, min(output, history.limit - history.tokens))
+            reply = yield history.ask(output)
             if not reply.ok:
-                return Outcome("failed", intents=turn, compactions=compactions)
-            held, last = put_back(context, reply, room), reply.output_tokens
+                return Outcome("failed", intents=intents, compactions=history.compactions)
+            history.put_back(reply)
+            step, last = step + 1, reply.output_tokens
             if not left:
                 continue
             results = yield use_tools(a, rng)
             told = 0
-            if child is not None and a.child and not spawned:
-                spawned = True
+            if spawns and child is not None:
+                spawns -= 1
                 outcomes = yield Spawn(tuple(child(a.child, r) for r in rng.spawn(count(a.children, rng))))
                 told = sum(outcome.tokens for outcome in outcomes)
-            rest = max(LEAST_MESSAGE * max(1, len(results)), growth - output) + told
-            held = add(context, held, min(rest, max(LEAST_MESSAGE, limit - held)), fresh)
-    return Outcome("done", last, intents=turn + 1, compactions=compactions)
+            history.add(max(LEAST_MESSAGE * max(1, len(results)), growth - output) + told)
+        intents += 1
+    return Outcome("done", last, intents=intents, compactions=history.compactions)
 
 
-def add(context: Context, held: int, tokens: int, fresh: Iterator[int]) -> int:
-    """Append a user message of filler; return what the conversation then holds."""
-    context.append(Message("user", tokens, key=next(fresh)))
-    return held + tokens
-
-
-def ask_for(context: Context, output: int) -> None:
-    """Have the last message ask for a length, where the endpoint cannot be told to force it."""
-    if context.messages[-1].text is None:
-        text = f"Write about {output} words."
-        context.messages[-1] = structs.replace(context.messages[-1], text=text, pad=True)
-
-
-def put_back(context: Context, reply: Reply, room: Room) -> int:
-    """Append the reply; return the tokens that the conversation now holds, by the server's own count."""
-    message = reply.message()
-    context.append(message)
-    return reply.input_tokens + message.tokens + round(room.calibration.per_message)
-
-
-def summarise(context: Context, held: int, limit: int, output: int) -> Chat:
-    """The call with which a harness compacts: the whole history once more, answered by a summary."""
-    return Chat(context, max(1, min(4 * output, limit + LEAST_MESSAGE - held)), exact=True, wanted_input=held)
-
-
-def as_summary(reply: Reply) -> Message:
-    return Message("user", reply.output_tokens, text=reply.text)
+def change(history: History, a: Archetype, rng: np.random.Generator) -> None:
+    """What a harness may do to the history between two steps, by chance."""
+    if a.reset and rng.random() < a.reset:
+        history.forget(draw(a.reset_to, rng))
+    elif a.rewrite and rng.random() < a.rewrite:
+        history.rewrite(draw(a.rewrite_keep, rng))
 
 
 def use_tools(a: Archetype, rng: np.random.Generator) -> list[ToolCall]:

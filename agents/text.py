@@ -31,7 +31,8 @@ WORDS = (
 VOCABULARY = tuple(dict.fromkeys(WORDS))
 CHARACTERS_PER_TOKEN = 4.0
 """Of English text in common vocabularies; used for real text where nobody has counted."""
-
+MOST_SHARED = 128 * 2**20
+"""Bytes of messages that are kept because others may need them again; the oldest go first."""
 
 Write: TypeAlias = Callable[[dict[str, Any]], bytes]
 """Makes a message's dictionary into bytes of a request."""
@@ -58,6 +59,7 @@ class Encoder:
     def __init__(self, calibration: Calibration | None = None) -> None:
         self.calibration = calibration or Calibration()
         self._shared: dict[tuple[Write, Message], bytes] = {}
+        self._shared_bytes = 0
 
     def plain(self, message: Message) -> dict[str, Any]:
         """The message as the dictionary of chat completions."""
@@ -71,12 +73,15 @@ class Encoder:
 
     def encode(self, message: Message, write: Write = msgspec.json.encode) -> bytes:
         """The message's dictionary as `write` puts it. System prompts, which all sessions of an archetype share, are
-        made once."""
-        if message.role != "system":
+        made once; so are, for as long as there is room, messages of several pieces, which conversations share too."""
+        if message.role != "system" and not message.parts:
             return write(self.plain(message))
         buffer = self._shared.get((write, message))
         if buffer is None:
             buffer = self._shared[write, message] = write(self.plain(message))
+            self._shared_bytes += len(buffer)
+            while self._shared_bytes > MOST_SHARED and len(self._shared) > 1:
+                self._shared_bytes -= len(self._shared.pop(next(iter(self._shared))))
         return buffer
 
     def tools(self, schemas: tuple[ToolSchema, ...], shape: Callable[[ToolSchema], Any] = described) -> bytes:
@@ -92,6 +97,8 @@ class Encoder:
             return message.text
         counts = self.calibration
         room = message.tokens - (counts.per_system if message.role == "system" else counts.per_message)
+        if message.parts:
+            return pieced(message.parts, max(1, self.words(room)), self.words)
         if message.text is None:
             return filler(message.key, max(1, self.words(room)))
         rest = filler(message.key, self.words(room - len(message.text) / CHARACTERS_PER_TOKEN))
@@ -106,6 +113,22 @@ def filler(key: int, words: int) -> str:
     rounds = -(-words // len(VOCABULARY))
     order = rng.permuted(np.tile(np.arange(len(VOCABULARY), dtype=np.int16), (rounds, 1)), axis=1).ravel()[:words]
     return " ".join([VOCABULARY[i] for i in order.tolist()])
+
+
+def pieced(parts: tuple[tuple[int, int], ...], words: int, count: Callable[[float], int]) -> str:
+    """Filler of several pieces, cut off after so many words. What two messages have in common from their start, piece
+    by piece, is the same text: where a piece ends depends on the tokens up to there alone, and a short filler is the
+    start of a longer one with its key."""
+    texts, tokens, made = [], 0, 0
+    for key, size in parts:
+        tokens += size
+        end = min(count(tokens), words)
+        if end > made:
+            texts.append(filler(key, end - made))
+            made = end
+    if made < words and parts:  # fewer words than asked for: rounding
+        texts.append(filler(parts[-1][0] + 1, words - made))
+    return " ".join(texts)
 
 
 def asked(call: ToolCall) -> dict[str, Any]:

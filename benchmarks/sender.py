@@ -3,45 +3,26 @@
 The figures of one run on one machine can be compared with each other, those of two runs hardly: read the ratio.
 """
 
-import argparse
 import asyncio
 import gc
-import json
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import uvloop
 
+from agentload.null import null_server
 from agents.chain import Chat, Context, Message
 from agents.endpoint import Client, Endpoint, Features, Place
 from agents.sdk import Sdk
 from agents.text import Encoder
 from agents.wire import Wire
+from benchmarks.rows import Row
 from collectors.records import Call
 
 CLIENTS: dict[str, Callable[..., Client]] = {"wire": Wire, "sdk": Sdk}
 TOKENS = 64
-
-
-@contextmanager
-def null_server(*options: str) -> Iterator[str]:
-    """The base URL of a null server that runs meanwhile."""
-    command = [sys.executable, str(Path(__file__).with_name("null.py")), *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
-    finally:
-        process.terminate()
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
 
 
 async def load(client: Client, streams: int, calls: int) -> tuple[float, list[Call]]:
@@ -102,24 +83,16 @@ def compare(mode: str, options: list[str], streams: int, calls: dict[str, int], 
     return found
 
 
-def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--rounds", type=int, default=5)
-    options.add_argument("--streams", type=int, default=32)
-    options.add_argument("--json", type=Path, help="write the figures there")
-    given = options.parse_args()
-    results = [
-        compare("spaced", ["--itl", "0.01"], given.streams, {"wire": 4, "sdk": 2}, given.rounds),
-        compare("coalesced", ["--coalesced"], given.streams, {"wire": 40, "sdk": 4}, given.rounds),
+def section(rounds: int = 3, streams: int = 32) -> list[Row]:
+    modes = [
+        compare("spaced", ["--itl", "0.01"], streams, {"wire": 4, "sdk": 2}, rounds),
+        compare("coalesced", ["--coalesced"], streams, {"wire": 40, "sdk": 4}, rounds),
     ]
-    print(f"{TOKENS} tokens a call, {given.streams} streams, medians of {given.rounds} rounds")
-    print(f"{'':12}{'wire':>24}{'sdk':>24}{'ratio':>8}")
-    for found in results:
-        cells = [f"{found[c]['ms_per_call']:.2f} ms  {found[c]['us_per_token']:.1f} µs/token" for c in CLIENTS]
-        print(f"{found['mode']:12}{cells[0]:>24}{cells[1]:>24}{found['ratio']:>8.3f}")
-    if given.json:
-        given.json.write_text(json.dumps(results, indent=2))
-
-
-if __name__ == "__main__":
-    main()
+    rows = []
+    for found in modes:
+        name = f"client, {found['mode']}"
+        for client in CLIENTS:
+            note = f"{found[client]['ms_per_call']:.3g} ms a call, {found[client]['reads_per_call']:.1f} reads"
+            rows.append(Row(name, f"{client}, CPU per token", found[client]["us_per_token"], "µs", note=note))
+        rows.append(Row(name, "wire's share of sdk's", 100 * found["ratio"], "%", most=10))
+    return rows

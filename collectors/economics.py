@@ -17,7 +17,7 @@ from collectors.humans import SessionTable, session_table
 from collectors.ledger import ledger
 from collectors.load import Array, Columns
 from collectors.metrics import ACCOUNTS, accounts
-from collectors.steady import Estimate
+from collectors.steady import Estimate, resampled
 
 MILLION = 1e6
 RESAMPLES = 1_000
@@ -183,8 +183,7 @@ def task_costs(
             return None
         with np.errstate(divide="ignore", invalid="ignore"):
             drawn = (weights @ cost) / (weights @ whole)
-        low, high = np.nanpercentile(drawn[np.isfinite(drawn)], (2.5, 97.5))
-        return Estimate(float(cost.sum() / whole.sum()), float(low), float(high))
+        return resampled(float(cost.sum() / whole.sum()), drawn, len(table))
 
     per_unit = {"session": per(np.ones(len(table))), "task": per(table.done), "intent": per(table.intents)}
     return {**per_unit, "sessions": len(table)}

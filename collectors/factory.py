@@ -98,7 +98,7 @@ class Money(Struct, frozen=True):
     output_per_gpu: float
     speed: float  # tokens per second that a user sees
     jobs_per_gpu_hour: float
-    jobs_per_user_hour: float  # 3600 / mean seconds of a job; 0 where none was done
+    jobs_per_user_hour: float  # by Little's law 3600 / mean seconds of a job; short windows see too few long ones
     revenue: float  # per GPU-hour, as are:
     cost: float
     margin: float
@@ -119,7 +119,7 @@ def money(point: Point, factory: Factory, price: Price) -> Money:
         output_per_gpu=output / factory.gpus,
         speed=point.speed or 0.0,
         jobs_per_gpu_hour=point.jobs_per_hour / factory.gpus,
-        jobs_per_user_hour=3600 / point.job_seconds if point.job_seconds else 0.0,
+        jobs_per_user_hour=point.jobs_per_hour / point.agents if point.agents else 0.0,
         revenue=revenue,
         cost=factory.hour,
         margin=revenue - factory.hour,

@@ -209,7 +209,8 @@ def draw(forecast: Forecast, sessions: Array | None = None) -> Drawn:
     tokens = people * base * growth(forecast, value, years)
     if forecast.noise != 0.0:
         steps = rng.standard_normal((forecast.months - 1, n)) * (value["noise"] / math.sqrt(12))
-        tokens[1:] *= np.exp(np.cumsum(steps, axis=0))
+        walk = np.vstack([np.zeros((1, n)), np.cumsum(steps, axis=0)])
+        tokens = tokens * np.exp(walk)
     per_gpu = (
         value["supply.tokens_per_gpu"] * np.exp(years * np.log1p(value["supply.better"])) * value["supply.utilisation"]
     )
@@ -278,9 +279,9 @@ def growth(forecast: Forecast, value: dict[str, Array], years: Array) -> Array:
     then = value.get("sub_agents_end", now)
     r = now + (then - now) * years / span
     grown = 1 + (family(r, forecast.depth) - 1) * value["child_share"]
-    left: Array = 1 - value["dying"] * (1 - np.exp(-years / value["life"]))
-    left = left * change * grown / (1 + (family(now, forecast.depth) - 1) * value["child_share"])
-    return left
+    left = 1 - value["dying"] * (1 - np.exp(-years / value["life"]))
+    whole: Array = left * change * grown / (1 + (family(now, forecast.depth) - 1) * value["child_share"])
+    return whole
 
 
 def family(r: Array, depth: int | None) -> Array:

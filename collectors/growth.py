@@ -4,6 +4,7 @@ Tokens and model calls; a chain is one agent's calls in order. Fits raise `Canno
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from collectors.curves import PowerLaw, power_law
 from collectors.load import Array, Columns
 from collectors.metrics import accounts, answered, roots
-from collectors.steady import CannotSay, Estimate
+from collectors.steady import CannotSay, Estimate, resampled
 
 RESAMPLES = 1_000
 
@@ -19,13 +20,13 @@ RESAMPLES = 1_000
 # Along the chain.
 
 
-def chain_input(base: float, per_turn: float, turns: Array | float) -> Array:
+def chain_input(base: Array | float, per_turn: float, turns: Array | float) -> Array:
     """Input tokens of a whole chain that resends its history: sT + dT(T-1)/2, of order T².
 
     `base` s is the first prompt, `per_turn` d what each turn adds, both in tokens.
     """
     t = np.asarray(turns, float)
-    total: Array = base * t + per_turn * t * (t - 1) / 2
+    total: Array = np.asarray(base) * t + per_turn * t * (t - 1) / 2
     return total
 
 
@@ -48,35 +49,47 @@ class Chain(NamedTuple):
     base: Estimate  # s, tokens
     per_turn: Estimate  # d, tokens
     overtakes: float | None  # turns until the quadratic term is the larger; None where contexts do not grow
-    total: PowerLaw  # input of a whole chain against its calls
-    fresh: PowerLaw  # the part of it that no cache served
+    total: PowerLaw | None  # input of a whole chain against its calls; None where all are of about one length
+    fresh: PowerLaw | None  # the part of it that no cache served; None also where it served everything
+    linear: float  # root mean square error of ln(input of a chain) under cT, with the best c
+    quadratic: float  # under sT + dT(T-1)/2 with the s and d above
+    compacted: float  # share of chains whose context shrank at least once
     chains: int
 
 
 def chain_growth(calls: Columns, rng: np.random.Generator, resamples: int = RESAMPLES) -> Chain:
-    """Fits of answered calls: input of call t is s + dt within each chain, and whole chains' input ∝ calls^γ.
+    """Fits of answered calls: s is the mean first prompt, d the mean step from one prompt of a chain to its next where
+    it did not shrink (a compaction starts anew), and whole chains' input ∝ calls^γ. Intervals resample chains.
 
-    d is the common slope within chains (each with a level of its own, so that long chains that began large do not
-    pass for growth); s is the mean first prompt. Intervals resample chains. CannotSay below 10 chains of 2 calls.
+    CannotSay below 10 chains of 2 calls.
     """
     chains = Chains(answered(calls))
-    several = chains.count >= 2
+    several = chains.steps > 0
     if several.sum() < 10:
         raise CannotSay(f"{several.sum()} chains of two calls or more; growth along the chain needs 10")
-    st, sx, stt, stx = (part[several] for part in (chains.steps, chains.total, chains.squares, chains.products))
-    n = chains.count[several]
-    within_tt, within_tx = stt - st**2 / n, stx - st * sx / n  # sums of squares about each chain's own mean
-    first = chains.first
-    weights = rng.multinomial(len(n), np.full(len(n), 1 / len(n)), size=resamples)
-    slopes = (weights @ within_tx) / (weights @ within_tt)
-    starts = rng.choice(first, size=(min(resamples, 2_000_000 // len(first) + 1), len(first))).mean(axis=1)
-    slope, base = float(within_tx.sum() / within_tt.sum()), float(first.mean())
+    weights = rng.multinomial(int(several.sum()), np.full(several.sum(), 1 / several.sum()), size=resamples)
+    per_turn = _ratio(chains.risen[several], chains.steps[several], weights)
+    first = chains.first[np.isfinite(chains.first)]
+    rows = min(resamples, 2_000_000 // len(first) + 1)
+    base = Estimate(float(first.mean()), *_interval(rng.choice(first, size=(rows, len(first))).mean(axis=1)))
+
+    def law(tokens: Array) -> PowerLaw | None:
+        with suppress(CannotSay):
+            return power_law(chains.count, tokens, rng, resamples)
+        return None
+
+    error = np.log(chains.total / chains.count)
+    own = np.where(np.isfinite(chains.first), chains.first, base.value)
+    bent = np.log(chains.total / chain_input(own, max(per_turn.value, 0.0), chains.count))
     return Chain(
-        base=Estimate(base, *_interval(starts)),
-        per_turn=Estimate(slope, *_interval(slopes)),
-        overtakes=overtakes(base, slope) if slope > 0 else None,
-        total=power_law(chains.count, chains.total, rng, resamples),
-        fresh=power_law(chains.count, chains.fresh, rng, resamples),
+        base=base,
+        per_turn=per_turn,
+        overtakes=overtakes(base.value, per_turn.value) if per_turn.value > 0 else None,
+        total=law(chains.total),
+        fresh=law(chains.fresh),
+        linear=float(error.std()),
+        quadratic=float(np.sqrt((bent**2).mean())),
+        compacted=float((chains.shrunk > 0).mean()),
         chains=len(chains.count),
     )
 
@@ -88,16 +101,20 @@ class Chains:
         words = {word: i for i, word in enumerate(sorted(set(calls.agent.tolist())))}
         agent = np.fromiter((words[word] for word in calls.agent.tolist()), np.int64, len(calls))
         _, which = np.unique(calls.session * max(len(words), 1) + agent, return_inverse=True)
+        order = np.lexsort((calls.step, which))
+        which, step, x = which[order], calls.step[order], calls.input_tokens[order].astype(float)
         size = int(which.max(initial=-1)) + 1
-        t, x = calls.step.astype(float), calls.input_tokens.astype(float)
-
-        def total(values: Array | None) -> Array:
-            return np.bincount(which, values, minlength=size).astype(float)
-
-        self.count, self.steps, self.total = total(None), total(t), total(x)
-        self.squares, self.products = total(t * t), total(t * x)
-        self.fresh = total(accounts(calls)["input_fresh"].astype(float))
-        self.first = x[t == 0]
+        rise = np.diff(x)
+        next_one = (which[1:] == which[:-1]) & (step[1:] == step[:-1] + 1)
+        grew, behind = next_one & (rise >= 0), which[1:]
+        self.count = np.bincount(which, minlength=size).astype(float)
+        self.total = np.bincount(which, x, size)
+        self.fresh = np.bincount(which, accounts(calls)["input_fresh"][order].astype(float), size)
+        self.risen = np.bincount(behind[grew], rise[grew], size)  # tokens, over those of its
+        self.steps = np.bincount(behind[grew], minlength=size).astype(float)  # steps that did not shrink
+        self.shrunk = np.bincount(behind[next_one & (rise < 0)], minlength=size)
+        self.first = np.full(size, np.nan)
+        self.first[which[step == 0]] = x[step == 0]
 
 
 def by_turn(calls: Columns, most: int = 300) -> dict[str, Array]:
@@ -227,8 +244,7 @@ def _ratio(part: Array, whole: Array, weights: Array) -> Estimate:
     with np.errstate(invalid="ignore", divide="ignore"):
         drawn = (weights @ part) / (weights @ whole)
         value = float(np.sum(part) / np.sum(whole)) if np.sum(whole) else float("nan")
-    drawn = drawn[np.isfinite(drawn)]
-    return Estimate(value, *(_interval(drawn) if len(drawn) else (float("nan"), float("nan"))))
+    return resampled(value, drawn, len(part))
 
 
 # Retries.

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from collectors.load import Array, Columns
 from collectors.metrics import ACCOUNTS, accounts, agents_calls, e2e, ended, kinds
-from collectors.steady import CannotSay, Estimate
+from collectors.steady import CannotSay, resampled
 
 BASELINE = "chat"
 RESAMPLES = 1_000
@@ -104,7 +104,7 @@ def measures(table: SessionTable, usd_per_token: Mapping[str, float] | None = No
         "tokens per hour": (table.total * 3600, table.seconds),
     }
     if usd_per_token is not None:
-        found["cost"] = (sum((table.tokens[name] * usd_per_token[name] for name in ACCOUNTS), np.zeros(0)), intents)
+        found["cost"] = (np.sum([table.tokens[name] * usd_per_token[name] for name in ACCOUNTS], axis=0), intents)
     return found
 
 
@@ -131,11 +131,15 @@ def per_intent(
         raise CannotSay(f"no archetype has {FEWEST} sessions that came to their own end; run longer")
     base, rows = drawn.get(BASELINE), {}
     for name, figures in drawn.items():
-        rows[name] = {"sessions": counts[name], "per_intent": {k: _estimate(v, d) for k, (v, d) in figures.items()}}
+        rows[name] = {
+            "sessions": counts[name],
+            "per_intent": {k: resampled(v, d, counts[name]) for k, (v, d) in figures.items()},
+        }
         if base is not None:
+            fewest = min(counts[name], counts[BASELINE])
             with np.errstate(divide="ignore", invalid="ignore"):
                 rows[name]["times"] = {
-                    key: _estimate(value / base[key][0] if base[key][0] else np.nan, draws / base[key][1])
+                    key: resampled(value / base[key][0] if base[key][0] else np.nan, draws / base[key][1], fewest)
                     for key, (value, draws) in figures.items()
                 }
     return rows
@@ -144,14 +148,6 @@ def per_intent(
 def _resampled(part: Array, whole: Array, weights: Array) -> tuple[float, Array]:
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(np.divide(part.sum(), whole.sum())), (weights @ part) / (weights @ whole)
-
-
-def _estimate(value: float, draws: Array) -> Estimate:
-    finite = draws[np.isfinite(draws)]
-    if not np.isfinite(value) or len(finite) < len(draws) / 2:
-        return Estimate(float("nan"), float("nan"), float("nan"))
-    low, high = np.percentile(finite, (2.5, 97.5))
-    return Estimate(float(value), float(low), float(high))
 
 
 def crossover(times: float) -> float:

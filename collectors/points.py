@@ -72,22 +72,19 @@ class Point(Struct, frozen=True):
 
 
 def window_of(run: Run) -> Window:
-    """What counts of a run: MSER-5 over its tokens per second, as far as the schedule went (the drain never counts).
-
-    A run that says what it counts (`warmup`, phases) is taken at its word.
+    """What counts of a run: MSER-5 over its tokens per second, from where the run itself begins to count (its warm-up,
+    its phases) as far as the schedule went; the drain never counts.
     """
     phases = [phase for phase in run.header.get("phases") or [] if phase[3]]
     begin, stop = 0.0, duration(run)
     if phases:
         begin, last = float(phases[0][1]), phases[-1][2]
         stop = stop if last is None else min(stop, float(last))
-    if begin > 0:
-        return Window(begin, stop, True)
     try:
-        cut = mser5(rate(run.calls, np.linspace(0.0, stop, BINS + 1)))
+        cut = mser5(rate(run.calls, np.linspace(begin, stop, BINS + 1)))
     except CannotSay:
-        return Window(0.0, stop, False)
-    return Window(cut.cut * stop / BINS, stop, cut.steady)
+        return Window(begin, stop, False)
+    return Window(begin + cut.cut * (stop - begin) / BINS, stop, cut.steady)
 
 
 def rate(calls: Columns, edges: Array) -> Array:

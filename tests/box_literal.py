@@ -1,4 +1,4 @@
-"""vLLM's scheduling loop written down plainly, request by request and step by step: what the engine is held equal to."""
+"""vLLM's scheduling loop written down plainly, request by request and step by step: what the engine must equal."""
 
 from bisect import insort
 from collections import deque

@@ -4,16 +4,15 @@ import itertools
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 from pytest import approx
 
 from agentload.box.cluster import Cluster
-from agentload.box.engine import DONE, Request
 from agentload.box.options import BoxOptions, Failure, Scaling, Transfer
 from agentload.box.presets import DEFAULT, PRESETS
+from agentload.box.request import DONE, Request
 from agentload.box.routers import kv_cost, prefix, router
 
 EXACT = BoxOptions(sigma=0.0)
@@ -244,7 +243,9 @@ def test_no_request_is_lost_or_served_twice_whatever_happens(seed, name, replica
 def test_steps_taken_many_at_a_time_are_the_same_in_a_cluster():
     """The cluster named at every token, and only at first and last ones, gives the same instants to the last bit."""
     rng = np.random.default_rng(1)
-    work = sorted((float(rng.uniform(0, 20)), int(rng.integers(1, 3_000)), int(rng.integers(1, 400))) for _ in range(150))
+    work = sorted(
+        (float(rng.uniform(0, 20)), int(rng.integers(1, 3_000)), int(rng.integers(1, 400))) for _ in range(150)
+    )
     seen = []
     for each in (True, False):
         cluster = Cluster(BoxOptions(replicas=2, kv_tokens=20_000, router="least_outstanding"), each=each)

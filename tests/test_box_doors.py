@@ -102,7 +102,9 @@ def test_a_bad_response_request_is_an_error(url):
 
 def test_replicas_take_turns_and_each_has_its_series(url):
     def running(page: str) -> list[float]:
-        return [float(v) for v in re.findall(r'vllm:generation_tokens_total\{engine="\d",model_name="box"\} (\S+)', page)]
+        return [
+            float(v) for v in re.findall(r'vllm:generation_tokens_total\{engine="\d",model_name="box"\} (\S+)', page)
+        ]
 
     before = running(page(url))
     with sdk(url) as client:
@@ -250,7 +252,9 @@ def test_a_replica_that_dies_breaks_its_connections():
     with BoxProcess(structs.replace(FAST, speed=1.0, failures=failing)) as url:
         place = url.removeprefix("http://").removesuffix("/v1")
         connection = http.client.HTTPConnection(place)
-        asked = json.dumps({"model": "box", "messages": user("hi"), "stream": True, "max_tokens": 9_000, "ignore_eos": True})
+        asked = json.dumps(
+            {"model": "box", "messages": user("hi"), "stream": True, "max_tokens": 9_000, "ignore_eos": True}
+        )
         connection.request("POST", "/v1/chat/completions", asked)
         with pytest.raises((http.client.IncompleteRead, ConnectionError)):
             connection.getresponse().read()

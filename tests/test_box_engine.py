@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from msgspec import structs
 from pytest import approx
 
-from agentload.box.engine import DONE, RUNNING, Engine, Request, Step
+from agentload.box.engine import Engine
 from agentload.box.presets import DEFAULT, PRESETS, Preset
+from agentload.box.request import DONE, RUNNING, Request, Step
 
 TP4 = PRESETS[DEFAULT]
 PLAIN = structs.replace(TP4, offset_ms=0.0)

@@ -1,4 +1,4 @@
-"""The engine against vLLM's loop written down plainly (`box_literal`): equal to the last bit, however steps are taken."""
+"""The engine against vLLM's loop written down plainly (`box_literal`): equal to the last bit."""
 
 import random
 from typing import Any
@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from agentload.box import engine as fast
+from agentload.box.engine import Engine
 from agentload.box.presets import DEFAULT, PRESETS, Preset
+from agentload.box.request import Request
 from tests import box_literal as plain
 
 PLAIN = structs.replace(PRESETS[DEFAULT], offset_ms=2.0)
@@ -63,8 +64,8 @@ def glided(
     preset: Preset, kv: int, sigma: float, events: list[Event], most: int, each: bool
 ) -> tuple[Seen, list[float], Any]:
     """The same on the engine, `most` steps at a time."""
-    engine = fast.Engine(preset, np.random.default_rng(5), sigma, kv, each=each)
-    requests: dict[int, fast.Request] = {}
+    engine = Engine(preset, np.random.default_rng(5), sigma, kv, each=each)
+    requests: dict[int, Request] = {}
     seen: Seen = []
     ends: list[float] = []
     queue, now, step = list(events), 0.0, None
@@ -75,7 +76,7 @@ def glided(
         if queue and (until is None or queue[0][0] < until):
             at, kind, number, prompt, output = queue.pop(0)
             if kind == "submit" and prompt + output <= engine.capacity:
-                request = fast.Request(prompt, output, identities(number % 9, (prompt + output - 1) // 16), number)
+                request = Request(prompt, output, identities(number % 9, (prompt + output - 1) // 16), number)
                 requests[number] = request
                 engine.submit(request, at)
                 if step and engine.receptive:

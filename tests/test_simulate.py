@@ -162,7 +162,12 @@ def test_a_seat_starts_the_next_session_when_one_has_ended(tmp_path: Path) -> No
 
 def test_arrivals_come_whatever_became_of_the_others(tmp_path: Path) -> None:
     spec = specs.decode(
-        {"salt": 1, "duration": 50.0, "profile": {"type": "poisson", "rate": 3.0}, "population": [{"archetype": "fixed"}]}
+        {
+            "salt": 1,
+            "duration": 50.0,
+            "profile": {"type": "poisson", "rate": 3.0},
+            "population": [{"archetype": "fixed"}],
+        }
     )
     folder, _ = simulate(spec, tmp_path)
     run = load_run(folder)

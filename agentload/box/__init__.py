@@ -2,12 +2,21 @@
 
 presets     how long a step takes, per model and accelerator, with sources
 kv          the paged key-value cache: who holds which blocks, what is cached, what is evicted
+request     what an engine works on: requests, steps, counts
 engine      vLLM's scheduling loop; no clock and no socket, so that any clock can drive it
-replica     the engine on the wall clock, woken by an alarm
+cluster     many engines behind a router, which fail, recover and come up; still no clock
+routers     which replica a request goes to
+replica     the cluster on the wall clock, woken by an alarm
+prompts     conversations that are sizes and no text, for virtual time
 words       the box's tokenizer and chat template
 model       what the synthetic model answers, from a vocabulary, with arguments for its tool calls
 protocol    requests in, replies out, as bytes of the OpenAI API
-face        the HTTP server, with its metrics
+responses   the same for the Responses API
+reply       from a request to what is answered
+door        limits, and faults made on purpose
+exchange    one request being answered
+metrics     the page for Prometheus
+face        the HTTP server
 options     how a box is built, and how its model tends to answer
 serve       the box on an event loop, or as a process of its own
 """

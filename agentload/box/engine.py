@@ -25,105 +25,23 @@ request. The tests hold all of this equal, to the last bit, to the plain loop.
 from bisect import bisect_left, bisect_right
 from collections import deque
 from heapq import heappop, heappush
+from itertools import accumulate
 
 import numpy as np
 
-from agentload.box.kv import BlockCache, Ids, Lease
+from agentload.box.kv import BlockCache, Lease
 from agentload.box.presets import Preset
-
-ARRIVING, WAITING, RUNNING, DONE = range(4)
+from agentload.box.request import ARRIVING, DONE, RUNNING, WAITING, Counts, Request, Step
 
 NOISE = 1_024
 """Random numbers drawn at a time: a step takes the next, whether it is alone or one of many."""
 
 
-class Request:
-    """What the engine knows of a call: how many tokens go in, how many come out, and which blocks they make.
-
-    `ids` are the identities of the full blocks of prompt and output together (`agentload.box.words.identities`); they
-    may stop early, and what lies beyond is never found in the cache again.
-    """
-
-    __slots__ = (
-        "arrival",
-        "cached",
-        "computed",
-        "generated",
-        "hidden",
-        "ids",
-        "lease",
-        "loaded",
-        "output",
-        "preempted",
-        "prompt",
-        "seat",
-        "state",
-        "tag",
-    )
-
-    def __init__(self, prompt: int, output: int, ids: Ids, tag: object = None) -> None:
-        if prompt < 1 or output < 1:
-            raise ValueError(f"a request needs at least one token in and one out, got {prompt} and {output}")
-        self.prompt = prompt
-        self.output = output
-        self.ids = ids
-        self.tag = tag  # the caller's own
-        self.arrival = 0.0  # seconds, when it reached the queue
-        self.cached = -1  # prompt tokens found in the cache when it was first admitted
-        self.computed = 0  # tokens whose keys and values are in the cache, or will be when the step ends; decode apart
-        self.generated = 0  # tokens, as of the last time that `finish` named it
-        self.hidden = False  # its tokens are not for the client: the first leg of one that is answered elsewhere
-        self.loaded = 0  # tokens that come from another replica and need not be computed
-        self.preempted = 0  # times it had to start over
-        self.seat = 0  # number of its admission
-        self.state = ARRIVING
-        self.lease: Lease | None = None
-
-    @property
-    def known(self) -> int:
-        """Tokens of prompt and of what has been generated."""
-        return self.prompt + self.generated
-
-
-class Step:
-    """One iteration, or several alike in a row: who takes part, and when each ends (seconds)."""
-
-    __slots__ = ("attention", "context", "decodes", "ends", "joined", "prefill", "start")
-
-    def __init__(self, start: float) -> None:
-        self.start = start
-        self.ends: list[float] = []
-        self.prefill = 0  # P: prompt tokens computed
-        self.decodes = 0  # D: requests that decode
-        self.context = 0  # K: tokens of context they read, in the first iteration; each later one reads D more
-        self.attention = 0.0  # A: sum over chunks of n·(context before + n/2)
-        self.joined: list[Request] = []  # had tokens of their prompt computed
-
-    @property
-    def end(self) -> float:
-        return self.ends[-1]
-
-    def take(self, request: Request, n: int) -> None:
-        """Compute `n` more tokens of a prompt."""
-        self.prefill += n
-        self.attention += n * (request.computed + 0.5 * n)
-        request.computed += n
-        self.joined.append(request)
-
-
-class Counts:
-    """What an engine counts over its life, as vLLM's /metrics does: tokens unless said otherwise."""
-
-    __slots__ = ("cached", "generated", "hits", "preemptions", "prompt", "queries", "steps")
-
-    def __init__(self) -> None:
-        self.prompt = 0  # of requests that got their first token
-        self.cached = 0  # of `prompt`
-        self.generated = 0
-        self.queries = 0  # looked up in the prefix cache, when first admitted
-        self.hits = 0  # of `queries`
-        self.preemptions = 0  # times
-        self.steps = 0  # iterations
+MANY = 16
+"""Steps from which arrays are faster than a loop."""
+MOST = 1_024
+"""Steps taken at once at most."""
+COUNT = np.arange(MOST, dtype=np.float64)
 
 
 class Engine:
@@ -152,7 +70,7 @@ class Engine:
         self._each = each
         self._rng = rng
         self._sigma = sigma
-        self._noise: list[float] = []
+        self._noise = np.empty(0)
         self._spent = 0  # of `_noise`
         self._arriving: list[tuple[float, int, Request]] = []  # a heap
         self._numbers = 0  # of arrivals and admissions so far
@@ -214,10 +132,8 @@ class Engine:
                 self.waiting.append(request)
         step, cache, budget = Step(now), self.cache, self.preset.step_tokens
         self._busy = True
-        if self._decoding and not cache.room(1):
-            alike = self._walk(step, budget)
-        else:
-            alike = self._schedule(step, budget)
+        plan = self._walk if self._decoding and not cache.room(1) else self._schedule
+        alike = plan(step, budget)
         self._time(step, most if alike and step.decodes and not step.joined else 1)
         return step
 
@@ -245,20 +161,21 @@ class Engine:
 
     def shorten(self, step: Step, instant: float) -> None:
         """Let a step that is several in a row end at the first of its ends that is not before `instant`."""
-        del step.ends[bisect_left(step.ends, instant) + 1 :]
+        step.cut(bisect_left(step.ends, instant) + 1)
 
     def catch_up(self, step: Step, now: float) -> None:
         """Make a step that is several in a row the one that is going on at `now`; those before have ended."""
         past = min(bisect_right(step.ends, now), len(step.ends) - 1)
         if not past:
-            del step.ends[1:]
+            step.cut(1)
             return
         self.cache.tick(past)
         self._spent += past
         self.counts.steps += past
         self.counts.generated += self._decoding * past
-        step.start, step.context = step.ends[past - 1], step.context + past * step.decodes
-        step.ends = [step.ends[past]]
+        step.start, step.end = float(step.ends[past - 1]), float(step.ends[past])
+        step.ends, step.seconds = [step.end], [step.seconds[past]]
+        step.context += past * step.decodes
 
     def _schedule(self, step: Step, budget: int) -> bool:
         """Give everyone a part of the budget; False where the next step cannot be like this one."""
@@ -311,6 +228,8 @@ class Engine:
                 request.cached = hit
                 self.counts.queries += request.prompt
                 self.counts.hits += hit
+            if not request.seat:
+                request.admitted = step.start
             n = min(known - hit, budget)
             fits = cache.grow(lease, hit + n)
             assert fits
@@ -366,35 +285,45 @@ class Engine:
         """Say when a step ends, or each of up to `most` alike."""
         preset, context = self.preset, step.context
         if most > 1:
-            most = 1 + self.cache.room(min(most - 1, self._next_end() - self.cache.ticks))
-        while len(self._noise) < self._spent + most:
-            self._draw()
+            most = 1 + self.cache.room(min(most - 1, MOST - 1, self._next_end() - self.cache.ticks))
+        if len(self._noise) < self._spent + most:
+            self._draw(most)
         noise = self._noise[self._spent : self._spent + most] if self._sigma else None
-        if most > 16:
-            contexts = context + step.decodes * np.arange(most, dtype=np.float64)
-            fixed = preset.base_ms + preset.decode_ms * step.decodes
-            seconds = 1e-3 * (fixed + preset.context_ms * contexts)
+        if most > MANY:
+            seconds = (context + step.decodes * COUNT[:most]) * preset.context_ms
+            seconds += preset.base_ms + preset.decode_ms * step.decodes
+            seconds *= 1e-3
             if noise is not None:
                 seconds *= noise
-            seconds[0] += step.start
-            step.ends = np.cumsum(seconds).tolist()
+            step.seconds = seconds
+            ends = seconds.copy()
+            ends[0] += step.start
+            step.ends = ends.cumsum(out=ends)
+            step.end = float(ends[-1])
+        elif most == 1:
+            second = preset.step_seconds(step.prefill, step.decodes, context, step.attention)
+            if noise is not None:
+                second *= float(noise[0])
+            step.end = step.start + second
+            step.seconds, step.ends = (second,), (step.end,)
         else:
-            now = step.start
-            for i in range(most):
-                seconds_ = preset.step_seconds(step.prefill, step.decodes, context + i * step.decodes, step.attention)
-                now += seconds_ if noise is None else seconds_ * noise[i]
-                step.ends.append(now)
+            fixed, slope = preset.base_ms + preset.decode_ms * step.decodes, preset.context_ms
+            step.seconds = [1e-3 * (fixed + slope * (context + i * step.decodes)) for i in range(most)]
+            if noise is not None:
+                step.seconds = [second * factor for second, factor in zip(step.seconds, noise.tolist(), strict=True)]
+            step.ends = list(accumulate(step.seconds, initial=step.start))[1:]
+            step.end = step.ends[-1]
         if most > 1 and self._arriving and self.receptive:
             self.shorten(step, self._arriving[0][0])
 
-    def _draw(self) -> None:
-        del self._noise[: self._spent]
+    def _draw(self, most: int) -> None:
+        """Have at least that many numbers of noise."""
+        kept = [self._noise[self._spent :]]
         self._spent = 0
-        if self._sigma:
-            drawn = self._rng.standard_normal(NOISE)
-            self._noise += np.exp(self._sigma * (drawn - 0.5 * self._sigma)).tolist()
-        else:
-            self._noise += [1.0] * NOISE
+        for _ in range(-(-most // NOISE)):
+            drawn = self._rng.standard_normal(NOISE) if self._sigma else np.zeros(NOISE)
+            kept.append(np.exp(self._sigma * (drawn - 0.5 * self._sigma)))
+        self._noise = np.concatenate(kept)
 
     def _next_end(self) -> int:
         """The tick of the next last token."""

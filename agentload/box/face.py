@@ -1,4 +1,4 @@
-"""The box's HTTP server: an OpenAI-compatible face on a simulated replica.
+"""The box's HTTP server: an OpenAI-compatible face on the simulated cluster.
 
 Tokens do not pass through aiohttp's response writer: what a connection gets in a step, framing included, is joined and
 written to its transport once. What is a fault of the request is an OpenAI-shaped error, never a traceback.
@@ -7,39 +7,28 @@ written to its transport once. What is a fault of the request is an OpenAI-shape
 import asyncio
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import IO, Any
 
 import msgspec
-import numpy as np
 from aiohttp import web
 from aiohttp.typedefs import Handler
-from msgspec import Struct
 
-from agentload.box.engine import Engine, Request
-from agentload.box.metrics import exposition
-from agentload.box.model import Question, Script, Words, answer
-from agentload.box.options import BoxOptions, Habits
-from agentload.box.protocol import Ask, ChatAsk, Framer, Refused, TextAsk, deltas, message, parse, texts, usage
-from agentload.box.replica import Replica
-from agentload.box.words import BLOCK, Template, Tokens, digest, identities, tokenize
+from agentload.box.cluster import Cluster
+from agentload.box.door import Door
+from agentload.box.exchange import Answered, Exchange, Pieces
+from agentload.box.metrics import Observations, exposition
+from agentload.box.model import Words
+from agentload.box.options import BoxOptions
+from agentload.box.protocol import Ask, ChatAsk, Framer, Refused, TextAsk, chunked, deltas, message, parse, texts
+from agentload.box.replica import Driver
+from agentload.box.reply import reply_to
+from agentload.box.request import Request, Step
+from agentload.box.responses import Reply, ResponsesAsk
+from agentload.box.words import Template
 
 MOST_BYTES = 256 * 2**20
 """Of a request's body; a megabyte, aiohttp's own limit, is a short history for an agent."""
-
-
-class Answered(Struct):
-    """A line of the access log. Instants are time.monotonic(), which all processes of a machine share."""
-
-    id: str  # the client's x-request-id
-    received: float
-    prompt_tokens: int
-    cached: int
-    output_tokens: int
-    status: str
-    first_write: float | None  # with a token in it, not just the role; None where nothing was streamed
-    last_write: float | None
-    writes: list[float]
 
 
 class Stream(web.StreamResponse):
@@ -48,71 +37,17 @@ class Stream(web.StreamResponse):
     _length_check = False  # so that aiohttp neither frames the body nor ends it (as it does for websockets)
 
 
-class Exchange:
-    """A request being answered: what will be said, and how its tokens leave."""
-
-    __slots__ = (
-        "_deltas",
-        "_framer",
-        "_transport",
-        "_wants_usage",
-        "done",
-        "first",
-        "id",
-        "request",
-        "script",
-        "writes",
-    )
-
-    def __init__(self, identity: str, script: Script, request: Request) -> None:
-        self.id = identity
-        self.script = script
-        self.request = request
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.first: float | None = None  # time.monotonic() of the first write with a token in it
-        self.writes: list[float] = []  # and of every write
-        self._transport: asyncio.WriteTransport | None = None
-
-    def stream(
-        self, framer: Framer, deltas: Iterator[bytes], transport: asyncio.WriteTransport, *, wants_usage: bool
-    ) -> None:
-        """Send each token as it comes, instead of all at the end."""
-        self._framer, self._deltas, self._transport, self._wants_usage = framer, deltas, transport, wants_usage
-
-    def usage(self) -> dict[str, Any]:
-        request = self.request
-        return usage(request.prompt, request.cached, request.generated, self.script.reasoning_tokens)
-
-    def token(self) -> None:
-        """The next token is there."""
-        request, transport = self.request, self._transport
-        last = request.generated == request.output
-        if transport is not None and not transport.is_closing():
-            delta = next(self._deltas)
-            data = self._framer.token(delta) if delta else b""
-            if request.generated == 1:
-                data = self._framer.opening + data
-            if last:
-                data += self._framer.end(self.script.finish_reason, self.usage() if self._wants_usage else None)
-            if data:
-                now = time.monotonic()
-                transport.write(data)
-                self.writes.append(now)
-                if delta and self.first is None:
-                    self.first = now
-        if last and not self.done.done():
-            self.done.set_result(None)
-
-
 class Face:
-    """Handlers of the server, on one engine."""
+    """Handlers of the server, on one cluster."""
 
-    def __init__(self, engine: Engine, options: BoxOptions, log: IO[bytes] | None = None) -> None:
-        self.engine = engine
+    def __init__(self, cluster: Cluster, options: BoxOptions, log: IO[bytes] | None = None) -> None:
+        self.cluster = cluster
         self.options = options
-        self.context = min(options.context or engine.preset.context, engine.capacity)
-        self.finished = {"stop": 0, "length": 0, "abort": 0}
-        self.replica = Replica(engine, serve, options.speed)
+        self.context = min(options.context or cluster.preset.context, cluster.capacity)
+        self.door = Door(options.quota, options.queued, options.faults, options.seed)
+        self.driver = Driver(cluster, self.serve, options.speed)
+        self._seen: dict[int, Observations] = {}
+        cluster.watch = self.watch
         self._log = log
         self._template = Template()
         self._created = int(time.time())
@@ -123,15 +58,42 @@ class Face:
         app.router.add_get("/v1/models/{model:.+}", self.one_model)
         app.router.add_post("/v1/chat/completions", self.chat)
         app.router.add_post("/v1/completions", self.text)
+        app.router.add_post("/v1/responses", self.responses)
         app.router.add_get("/health", self.health)
         app.router.add_get("/metrics", self.metrics)
         return app
+
+    # What the cluster says
+
+    def seen(self, replica: int) -> Observations:
+        found = self._seen.get(replica)
+        if found is None:
+            found = self._seen[replica] = Observations(self.context)
+        return found
+
+    def watch(self, replica: int, step: Step) -> None:
+        self.seen(replica).step(step)
+
+    def serve(self, at: float, served: list[Request]) -> None:
+        """Hand the tokens of a step to their connections."""
+        for request in served:
+            exchange: Exchange = request.tag  # type: ignore[assignment]  # the face's own requests carry one
+            seen = self.seen(request.replica)
+            if request.generated == 1:
+                exchange.first_at = at
+                seen.first_token.add(at - exchange.came)
+            elif request.generated:
+                seen.gap.add(at - exchange.at)
+            exchange.token(at)
+
+    # Pages
 
     async def health(self, http: web.Request) -> web.Response:
         return web.Response()
 
     async def metrics(self, http: web.Request) -> web.Response:
-        page = exposition(self.engine, self.replica.lag, self.finished, self.options.model)
+        seen = {replica.index: self.seen(replica.index) for replica in self.cluster.replicas}
+        page = exposition(self.cluster, seen, self.driver.lag, self.door.rejected, self.options.model)
         return web.Response(body=page, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def models(self, http: web.Request) -> web.Response:
@@ -141,98 +103,123 @@ class Face:
         self._check_model(http.match_info["model"])
         return as_json(self._card())
 
+    # The three APIs
+
     async def chat(self, http: web.Request) -> web.StreamResponse:
         ask: ChatAsk = parse(await http.read(), ChatAsk)
-        received = time.monotonic()
-        self._check_model(ask.model)
-        tools, described = ask.offers()
-        choice = ask.choice(tools)
-        tokens = self._template.prompt([said.plain() for said in ask.messages], described)
-        exchange = self._plan(
-            "chatcmpl-", ask, tokens, self.options.habits, tools=tools, choice=choice, results=ask.results()
-        )
-        if ask.stream:
-            return await self._stream(http, exchange, ask, received, chat=True)
-        await self._run(http, exchange, received)
-        choices = [{"index": 0, "message": message(exchange.script), "finish_reason": exchange.script.finish_reason}]
-        return as_json(self._whole(exchange, "chat.completion", choices))
+        exchange = self._plan("chatcmpl-", ask)
+
+        def whole() -> dict[str, Any]:
+            script = exchange.script
+            choices = [{"index": 0, "message": message(script), "finish_reason": script.finish_reason}]
+            return self._whole(exchange, "chat.completion", choices)
+
+        def streamed() -> tuple[Pieces, Callable[[], bytes], Callable[[], bytes]]:
+            return framed(exchange, self.options.model, chat=True, wants_usage=ask.wants_usage)
+
+        return await self._answer(http, exchange, ask, whole, streamed)
 
     async def text(self, http: web.Request) -> web.StreamResponse:
         ask: TextAsk = parse(await http.read(), TextAsk)
+        exchange = self._plan("cmpl-", ask)
+
+        def whole() -> dict[str, Any]:
+            script = exchange.script
+            said = "".join(part.text for part in script.parts if isinstance(part, Words))
+            choices = [{"index": 0, "text": said, "logprobs": None, "finish_reason": script.finish_reason}]
+            return self._whole(exchange, "text_completion", choices)
+
+        def streamed() -> tuple[Pieces, Callable[[], bytes], Callable[[], bytes]]:
+            return framed(exchange, self.options.model, chat=False, wants_usage=ask.wants_usage)
+
+        return await self._answer(http, exchange, ask, whole, streamed)
+
+    async def responses(self, http: web.Request) -> web.StreamResponse:
+        asked: ResponsesAsk = parse(await http.read(), ResponsesAsk)
+        ask = asked.chat()
+        exchange = self._plan("resp_", ask)
+        reply, request = Reply(exchange.id, int(time.time()), self.options.model, exchange.script), exchange.request
+
+        def whole() -> dict[str, Any]:
+            return reply.whole(request.prompt, request.cached, request.generated)
+
+        def streamed() -> tuple[Pieces, Callable[[], bytes], Callable[[], bytes]]:
+            return reply.pieces(), lambda: reply.end(request.prompt, request.cached, request.generated), reply.broken
+
+        return await self._answer(http, exchange, ask, whole, streamed)
+
+    def _plan(self, prefix: str, ask: Ask) -> Exchange:
+        """Decide the reply to a prompt."""
         received = time.monotonic()
         self._check_model(ask.model)
-        given = ask.only()
-        tokens = tokenize(given) if isinstance(given, str) else np.array(given, np.uint64)
-        exchange = self._plan("cmpl-", ask, tokens, msgspec.structs.replace(self.options.habits, reasoning=0.0))
-        if ask.stream:
-            return await self._stream(http, exchange, ask, received, chat=False)
-        await self._run(http, exchange, received)
-        said = "".join(part.text for part in exchange.script.parts if isinstance(part, Words))
-        choices = [{"index": 0, "text": said, "logprobs": None, "finish_reason": exchange.script.finish_reason}]
-        return as_json(self._whole(exchange, "text_completion", choices))
-
-    def _plan(self, prefix: str, ask: Ask, tokens: Tokens, habits: Habits, **question: Any) -> Exchange:
-        """Decide the reply to a prompt; Refused where the context is too short for both."""
-        prompt = len(tokens)
-        if not prompt:
-            raise Refused(400, "the prompt is empty", param="prompt")
-        room = self.context - prompt
-        if room < 1 or (ask.most or 0) > room:
-            wanted = f" and {ask.most} of output" if ask.most is not None else ""
-            limit = f"This model's maximum context length is {self.context} tokens"
-            raise Refused(400, f"{limit}, but the request has {prompt} of input{wanted}.", param="input_tokens")
-        chain = identities(tokens)
-        script = answer(
-            Question(
-                digest(tokens, chain),
-                most=ask.most or room,
-                seed=self.options.seed if ask.seed is None else ask.seed,
-                least=min(ask.min_tokens or 0, room),
-                exact=bool(ask.ignore_eos),
-                **question,
-            ),
-            habits,
-        )
-        ids = identities(np.concatenate((tokens[len(chain) * BLOCK :], script.tokens)), chain)
-        exchange = Exchange(prefix + uuid.uuid4().hex, script, Request(prompt, len(script.tokens), ids))
-        exchange.request.tag = exchange
+        script, request = reply_to(ask, self._template, self.options, self.context)
+        request.tag = exchange = Exchange(prefix + uuid.uuid4().hex, script, request, received)
+        exchange.most = ask.most or len(script.tokens)
         return exchange
 
-    async def _stream(
-        self, http: web.Request, exchange: Exchange, ask: Ask, received: float, *, chat: bool
+    async def _answer(
+        self,
+        http: web.Request,
+        exchange: Exchange,
+        ask: Ask,
+        whole: Callable[[], dict[str, Any]],
+        streamed: Callable[[], tuple[Pieces, Callable[[], bytes], Callable[[], bytes]]],
     ) -> web.StreamResponse:
+        """Let it in, let the cluster answer, and send that, at once or token by token."""
+        key = http.headers.get("Authorization", "").removeprefix("Bearer ")
+        waiting = self.cluster.waiting if self.options.queued is not None else 0
+        size = exchange.request.prompt + exchange.most
+        let_in = self.door.enter(key, size, waiting, self.driver.now())
+        faults, speed = self.options.faults, self.options.speed
+        if let_in.fault == "slow":
+            await asyncio.sleep(faults.slow_seconds / speed)
+            exchange.received += faults.slow_seconds / speed
+        exchange.meet(let_in.fault, faults.stall_seconds / speed)
+        if not ask.stream:
+            if not await self._run(http, exchange):
+                if exchange.fault == "broken":
+                    raise Refused(500, "a fault made on purpose", "InternalServerError")
+                hang_up(http)
+            return as_json(whole(), headers=let_in.headers)
         if http.version < (1, 1):
             raise Refused(400, "streaming needs HTTP/1.1", param="stream")
-        response = Stream(headers={"Content-Type": "text/event-stream; charset=utf-8", "Transfer-Encoding": "chunked"})
+        kind = {"Content-Type": "text/event-stream; charset=utf-8", "Transfer-Encoding": "chunked"}
+        response = Stream(headers=kind | let_in.headers)
         await response.prepare(http)
-        transport = http.transport
-        if transport is not None:
-            framer = Framer(exchange.id, int(time.time()), self.options.model, chat=chat)
-            tokens = deltas(exchange.script) if chat else texts(exchange.script)
-            exchange.stream(framer, tokens, transport, wants_usage=ask.wants_usage)
-            await self._run(http, exchange, received)
+        if http.transport is not None:
+            exchange.stream(*streamed(), http.transport)
+            if not await self._run(http, exchange) and exchange.fault != "broke":
+                hang_up(http)
         return response
 
-    async def _run(self, http: web.Request, exchange: Exchange, received: float) -> None:
-        """Let the engine answer. When the client hangs up the task is cancelled, and the engine forgets the request."""
-        status = "abort"
-        self.replica.submit(exchange.request, received)
-        try:
-            await exchange.done
-            status = "ok"
-        finally:
-            if status == "abort":
-                self.replica.cancel(exchange.request)
-            reason = exchange.script.finish_reason if status == "ok" else "abort"
-            self.finished["stop" if reason == "tool_calls" else reason] += 1
-            if self._log is not None:
-                self._log.write(self._line(http, exchange, received, status))
+    async def _run(self, http: web.Request, exchange: Exchange) -> bool:
+        """Let the cluster answer; whether it did in full.
 
-    def _line(self, http: web.Request, exchange: Exchange, received: float, status: str) -> bytes:
+        When the client hangs up the task is cancelled, and the cluster forgets the request.
+        """
+        status, request = "abort", exchange.request
+        exchange.came = self.driver.at(exchange.received)
+        if not self.driver.submit(request, exchange.received):
+            raise Refused(503, "no replica is up", "ServiceUnavailableError")
+        try:
+            status = "ok" if await exchange.done else "error"
+        finally:
+            if status != "ok":
+                self.driver.cancel(request)
+            seen = self.seen(request.replica)
+            reason = exchange.script.finish_reason if status == "ok" else status
+            seen.finished["stop" if reason == "tool_calls" else reason] += 1
+            if status == "ok":
+                seen.ended(request, exchange.came, exchange.first_at, exchange.at, exchange.most)
+            if self._log is not None:
+                self._log.write(self._line(http, exchange, status))
+        return status == "ok"
+
+    def _line(self, http: web.Request, exchange: Exchange, status: str) -> bytes:
         request, writes = exchange.request, exchange.writes
         line = Answered(
             id=http.headers.get("x-request-id", ""),
-            received=received,
+            received=exchange.received,
             prompt_tokens=request.prompt,
             cached=max(0, request.cached),
             output_tokens=request.generated,
@@ -250,14 +237,11 @@ class Face:
 
     def _check_model(self, name: str | None) -> None:
         if name not in (None, "", self.options.model):
-            raise Refused(
-                404,
-                f"The model `{name}` does not exist; this box serves `{self.options.model}`.",
-                "NotFoundError",
-                "model",
-            )
+            serves = f"this box serves `{self.options.model}`"
+            raise Refused(404, f"The model `{name}` does not exist; {serves}.", "NotFoundError", "model")
 
     def _card(self) -> dict[str, Any]:
+        preset, lag = self.cluster.preset, self.driver.lag
         return {
             "id": self.options.model,
             "object": "model",
@@ -265,21 +249,44 @@ class Face:
             "owned_by": "agentload (simulated)",
             "max_model_len": self.context,
             "simulated": True,
-            "preset": self.engine.preset.name,
-            "serves": self.engine.preset.serves,
+            "preset": preset.name,
+            "serves": preset.serves,
+            "validity": preset.validity,
             "speed": self.options.speed,
+            "replicas": len(self.cluster.replicas),
+            "behind": lag.behind > 0.01 * max(100, lag.steps),  # it is this machine that is measured, not the model
         }
 
 
-def serve(served: list[Request]) -> None:
-    """Hand the tokens of a step to their connections."""
-    for request in served:
-        exchange: Any = request.tag
-        exchange.token()
+def framed(
+    exchange: Exchange, model: str, *, chat: bool, wants_usage: bool
+) -> tuple[Pieces, Callable[[], bytes], Callable[[], bytes]]:
+    """The tokens of a chat or of a plain completion, their end, and what breaks them off."""
+    framer = Framer(exchange.id, int(time.time()), model, chat=chat)
+
+    def pieces() -> Pieces:
+        before, token = framer.opening, framer.token
+        for delta in deltas(exchange.script) if chat else texts(exchange.script):
+            yield (before + token(delta), True) if delta else (before, False)
+            before = b""
+
+    def end() -> bytes:
+        return framer.end(exchange.script.finish_reason, exchange.usage() if wants_usage else None)
+
+    def broken() -> bytes:
+        return chunked(Refused(500, "a fault made on purpose", "InternalServerError").body) + framer.done
+
+    return pieces(), end, broken
 
 
-def as_json(page: dict[str, Any], status: int = 200) -> web.Response:
-    return web.Response(body=msgspec.json.encode(page), status=status, content_type="application/json")
+def hang_up(http: web.Request) -> None:
+    """Break the connection: what a client sees of a server that died."""
+    if http.transport is not None:
+        http.transport.abort()
+
+
+def as_json(page: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(body=msgspec.json.encode(page), status=status, content_type="application/json", headers=headers)
 
 
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -291,4 +298,6 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPException as error:
         kind = error.reason.replace(" ", "") + "Error"
         refused = Refused(error.status, f"{error.reason}: {request.method} {request.path}", kind)
-    return web.Response(body=refused.body, status=refused.status, content_type="application/json")
+    return web.Response(
+        body=refused.body, status=refused.status, content_type="application/json", headers=refused.headers
+    )

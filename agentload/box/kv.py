@@ -95,6 +95,16 @@ class BlockCache:
         return self._blank + self._cached
 
     @property
+    def held(self) -> int:
+        """Blocks that somebody holds."""
+        return self.usable - self._blank - self._cached
+
+    @property
+    def idle(self) -> int:
+        """Blocks that are cached and that nobody holds."""
+        return self._cached
+
+    @property
     def usage(self) -> float:
         """Share of blocks that somebody holds, 0 to 1."""
         return 1.0 - self.free / self.usable

@@ -36,6 +36,7 @@ class Question(Struct, frozen=True):
     tools: tuple[Offer, ...] = ()
     choice: str = "auto"  # "auto", "required", "none", or the name of a tool
     results: int = 0  # tool results since the last user message
+    prompt: int = 0  # tokens of the prompt
 
 
 class Words(Struct, frozen=True):
@@ -83,6 +84,8 @@ def answer(question: Question, habits: Habits) -> Script:
     rng = np.random.default_rng([question.digest, question.seed & (2**64 - 1)])
     wants_calls = _wants_calls(question, habits, rng)
     reasons = rng.random() < habits.reasoning
+    if question.exact:
+        return _forced(question, habits, rng)
     natural = max(1, round(float(rng.lognormal(np.log(habits.output_median), habits.output_sigma))))
     parts: list[Part] = []
     if wants_calls:
@@ -93,13 +96,37 @@ def answer(question: Question, habits: Habits) -> Script:
             parts.append(Words("reasoning" if reasons else "text", _speak(before, rng)))
         parts += calls
     else:
-        length = question.most if question.exact else min(max(natural, question.least), question.most)
+        length = min(max(natural, question.least), question.most)
         thought = round(length * rng.uniform(0.2, 0.8)) if reasons else 0
         if thought:
             parts.append(Words("reasoning", _speak(thought, rng)))
         if length > thought:
             parts.append(Words("text", _speak(length - thought, rng)))
     return _script(parts, question, wants_calls)
+
+
+def thought_of(prompt: int, output: int, seed: int, habits: Habits) -> int:
+    """Tokens of reasoning in a reply whose length is forced, from the sizes and the seed alone.
+
+    In virtual time prompts have sizes and no text, and must be answered alike.
+    """
+    if not habits.reasoning:
+        return 0
+    number = hash((prompt, output, seed & (2**64 - 1))) & (2**64 - 1)
+    number = (number ^ (number >> 30)) * 0xBF58476D1CE4E5B9 & (2**64 - 1)  # splitmix64's finaliser
+    number = (number ^ (number >> 27)) * 0x94D049BB133111EB & (2**64 - 1)
+    if (number >> 32) >= habits.reasoning * 2**32:
+        return 0
+    return round(output * (0.2 + 0.6 * (number & (2**32 - 1)) / 2**32))
+
+
+def _forced(question: Question, habits: Habits, rng: np.random.Generator) -> Script:
+    """A reply of exactly the tokens asked for."""
+    thought = thought_of(question.prompt, question.most, question.seed, habits)
+    parts: list[Part] = [Words("reasoning", _speak(thought, rng))] if thought else []
+    if question.most > thought:
+        parts.append(Words("text", _speak(question.most - thought, rng)))
+    return _script(parts, question, False)
 
 
 def _wants_calls(question: Question, habits: Habits, rng: np.random.Generator) -> bool:

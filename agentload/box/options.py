@@ -1,6 +1,6 @@
-"""How a box is built, and how its model tends to answer."""
+"""How a box is built: replicas and their router, its limits and its faults, and how its model tends to answer."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -8,6 +8,8 @@ from agentload.box.presets import DEFAULT, PRESETS
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(gt=0)]
+Seconds = Annotated[float, Meta(ge=0)]
+Router = Literal["round_robin", "random", "least_outstanding", "two_choices", "prefix", "kv_cost"]
 
 
 class Habits(Struct, frozen=True, forbid_unknown_fields=True):
@@ -23,6 +25,56 @@ class Habits(Struct, frozen=True, forbid_unknown_fields=True):
     output_sigma: Annotated[float, Meta(ge=0, le=3)] = 0.9  # of the corpus in callanjfox/kv-cache-tester @ 94f6046
 
 
+class Transfer(Struct, frozen=True, forbid_unknown_fields=True):
+    """What it takes to bring a prompt's keys and values from a prefill replica to one that decodes.
+
+    320 KiB a token (70B, bf16) at 40 GB/s, what NDR 400 gives, are 8 µs; 600 GB/s of NVLink are 0.5 µs. The whole
+    prompt travels, cached or not, as in llm-d-inference-sim's latency model.
+    """
+
+    setup_ms: Seconds = 1.0  # 0.5–2 ms with RDMA
+    token_us: Seconds = 8.0
+
+
+class Failure(Struct, frozen=True, forbid_unknown_fields=True):
+    """A replica that dies `at` some second, with all that it is doing, and is back, cold, `after` so many more."""
+
+    at: Seconds
+    replica: Annotated[int, Meta(ge=0)] = 0
+    after: Seconds = 60.0
+
+
+class Scaling(Struct, frozen=True, forbid_unknown_fields=True):
+    """Start one more replica whenever there are more than `outstanding` requests for each one up or coming."""
+
+    most: Count  # replicas
+    outstanding: Count = 32
+    cold_start: Seconds = 60.0  # from the decision to the first request: weights read, graphs captured [ours]
+
+
+class Quota(Struct, frozen=True, forbid_unknown_fields=True):
+    """What each API key may have in a minute, as OpenAI's limits are; beyond it, 429.
+
+    A request's tokens are its prompt and `max_tokens`.
+    """
+
+    requests: Count | None = None
+    tokens: Count | None = None
+
+
+class Faults(Struct, frozen=True, forbid_unknown_fields=True):
+    """What goes wrong on purpose: shares of requests, decided by the seed and the request's number."""
+
+    error: Share = 0.0  # answered with 500
+    reset: Share = 0.0  # the connection breaks before or, if streamed, in the middle of the answer
+    stall: Share = 0.0  # the stream stops half way for `stall_seconds`
+    slow: Share = 0.0  # nothing is done for `slow_seconds` first
+    broken: Share = 0.0  # an error event in the middle of the stream
+    stall_seconds: Seconds = 10.0
+    slow_seconds: Seconds = 5.0
+    key: str = ""  # only requests with this API key; "" is all
+
+
 class BoxOptions(Struct, frozen=True, forbid_unknown_fields=True):
     """How the box is built. Sizes are tokens; None takes the preset's."""
 
@@ -34,10 +86,28 @@ class BoxOptions(Struct, frozen=True, forbid_unknown_fields=True):
     sigma: Share = 0.05  # of the logarithm of a step's time; 0 makes timing exact
     context: Count | None = None
     kv_tokens: Annotated[int, Meta(ge=1_024)] | None = None
+    seats: Count | None = None  # most requests running at once on a replica
+    step_tokens: Count | None = None  # token budget of a step
     speed: Annotated[float, Meta(gt=0)] = 1.0  # seconds of the cluster in one of the wall
     log: str = ""  # file of the access log; a line is an `agentload.box.face.Answered`
+    replicas: Annotated[int, Meta(ge=1, le=4_096)] = 1  # with `prefill`: those that decode
+    router: Router = "round_robin"
+    prefill: Annotated[int, Meta(ge=0, le=4_096)] = 0  # replicas that do nothing but prompts; 0: each does both
+    transfer: Transfer = Transfer()
+    failures: tuple[Failure, ...] = ()
+    scaling: Scaling | None = None
+    queued: Count | None = None  # most requests waiting in the cluster; beyond it, 503
+    quota: Quota = Quota()
+    faults: Faults = Faults()
     habits: Habits = Habits()
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {self.preset!r}")
+        for failure in self.failures:
+            if failure.replica >= self.replicas + self.prefill:
+                raise ValueError(f"failures: there is no replica {failure.replica}; they count from 0")
+        preset = PRESETS[self.preset]
+        seats, step_tokens = self.seats or preset.seats, self.step_tokens or preset.step_tokens
+        if step_tokens < seats:
+            raise ValueError(f"step_tokens must be at least seats, as in vLLM, got {step_tokens} and {seats}")

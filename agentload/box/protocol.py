@@ -17,9 +17,17 @@ from agentload.box.model import Offer, Script, ToolUse, Words
 class Refused(Exception):  # noqa: N818  # a reply, not a failure
     """A request that gets an error instead of an answer."""
 
-    def __init__(self, status: int, message: str, kind: str = "BadRequestError", param: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        kind: str = "BadRequestError",
+        param: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
+        self.headers = headers or {}
         self.kind = kind
         self.param = param
 
@@ -68,7 +76,7 @@ class Function(Struct, omit_defaults=True):
     strict: bool | None = None
 
 
-class ToolOffer(Struct, omit_defaults=True):
+class ToolOffer(Struct):
     function: Function
     type: str = "function"
 
@@ -157,7 +165,7 @@ class TextAsk(Ask, kw_only=True):
         raise Refused(400, f"one prompt a request, got {len(self.prompt)}", param="prompt")
 
 
-def parse(body: bytes, kind: type[Ask]) -> Any:
+def parse(body: bytes, kind: type[Struct]) -> Any:
     """The request in `body`, of type `kind`; Refused where it is none."""
     try:
         ask = msgspec.json.decode(body, type=kind)
@@ -167,6 +175,13 @@ def parse(body: bytes, kind: type[Ask]) -> Any:
         raise Refused(400, f"the body is not valid JSON: {error}") from None
     if isinstance(ask, ChatAsk) and not ask.messages:
         raise Refused(400, "messages must not be empty", param="messages")
+    if isinstance(ask, Ask):
+        check(ask)
+    return ask
+
+
+def check(ask: Ask) -> None:
+    """Refused where a field's value makes no sense."""
     if ask.n not in (None, 1):
         raise Refused(400, f"n must be 1 here, got {ask.n}", param="n")
     if ask.most is not None and ask.most < 1:
@@ -177,7 +192,6 @@ def parse(body: bytes, kind: type[Ask]) -> Any:
         raise Refused(
             400, f"min_tokens must be at most max_tokens={ask.most}, got {ask.min_tokens}", param="min_tokens"
         )
-    return ask
 
 
 def usage(prompt: int, cached: int, output: int, reasoning: int) -> dict[str, Any]:
@@ -261,6 +275,7 @@ class Framer:
         self._before = b'data: %b,"choices":[{"index":0,"%b":' % (self._common, self._key)
         self._after = b',"logprobs":null,"finish_reason":null}]}\n\n\r\n'
         self._rest = len(self._before) + len(self._after) - 2
+        self.done = DONE
         self.opening = self.token(b'{"role":"assistant","content":""}') if chat else b""
 
     def token(self, delta: bytes) -> bytes:

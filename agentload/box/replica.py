@@ -1,10 +1,14 @@
-"""The engine on the wall clock: it begins and ends steps at absolute times and says who got tokens."""
+"""The cluster on the wall clock: it is woken at the instants it names, and says who got tokens."""
 
 import time
 from collections.abc import Callable
 
 from agentload.box.alarm import Alarm
-from agentload.box.engine import Engine, Request, Step
+from agentload.box.cluster import Cluster
+from agentload.box.request import Request
+
+BEHIND = 0.020
+"""Seconds of write lag above which the machine is said to be measured and not the model."""
 
 
 class Lag:
@@ -15,67 +19,73 @@ class Lag:
         self.total = 0.0
         self.worst = 0.0
         self.last = 0.0
+        self.behind = 0  # steps later than `BEHIND`
 
     def add(self, seconds: float) -> None:
         self.steps += 1
         self.total += seconds
         self.last = seconds
         self.worst = max(self.worst, seconds)
+        self.behind += seconds > BEHIND
 
 
-class Replica:
-    """Drives one engine on the running event loop; `serve` is called with the requests that got a token, once a step.
+class Driver:
+    """Drives a cluster on the running event loop.
 
-    `speed` is how many seconds of the engine pass in one of the wall. A step begins when the one before it ended,
+    `serve` is called with an instant and the requests that got a token at it.
+
+    `speed` is how many seconds of the cluster pass in one of the wall. A step begins when the one before it ended,
     whenever the machine got round to noticing, so lateness never adds up.
     """
 
-    def __init__(self, engine: Engine, serve: Callable[[list[Request]], None], speed: float = 1.0) -> None:
-        self.engine = engine
+    def __init__(self, cluster: Cluster, serve: Callable[[float, list[Request]], None], speed: float = 1.0) -> None:
+        self.cluster = cluster
         self.lag = Lag()
         self._serve = serve
         self._speed = speed
         self._origin = time.monotonic()
         self._alarm = Alarm(self._ring)
-        self._step: Step | None = None
-        self._free_at = 0.0  # engine time at which the last step ended
+        self._set = float("inf")  # what the alarm is set to, on the cluster's clock
+        self._plan()
 
     def now(self) -> float:
-        """Seconds on the engine's clock."""
-        return (time.monotonic() - self._origin) * self._speed
+        """Seconds on the cluster's clock."""
+        return self.at(time.monotonic())
 
-    def submit(self, request: Request, received: float) -> None:
-        """Hand over a request that came at `received` (time.monotonic()); the time since is part of its offset."""
-        self.engine.submit(request, (received - self._origin) * self._speed)
-        if self._step is None:
-            self._plan()
+    def at(self, instant: float) -> float:
+        """That instant of time.monotonic() on the cluster's clock."""
+        return (instant - self._origin) * self._speed
+
+    def submit(self, request: Request, received: float) -> bool:
+        """Hand over a request that came at `received` (time.monotonic()); the time since is part of its offset.
+
+        False where no replica is up.
+        """
+        taken = self.cluster.submit(request, self.at(received))
+        self._plan()
+        return taken
 
     def cancel(self, request: Request) -> None:
-        self.engine.cancel(request)
+        self.cluster.cancel(request, self.now())
+        self._plan()
 
     def close(self) -> None:
         self._alarm.close()
 
     def _plan(self) -> None:
-        """Begin the next step, or wait for the time when there will be something to do."""
-        ready = self.engine.ready()
-        if ready is None:
-            return
-        start = max(ready, self._free_at)
-        if start > self.now():
-            self._alarm.set(self._wall(start))
-        else:
-            self._step = self.engine.begin(start)
-            self._alarm.set(self._wall(self._step.end))
+        """Set the alarm to what happens next."""
+        at = self.cluster.next()
+        if at is not None and at != self._set:
+            self._set = at
+            self._alarm.set(self._wall(at))
 
     def _ring(self) -> None:
-        step = self._step
-        if step is not None:
-            self._step, self._free_at = None, step.end
-            served = self.engine.finish(step)
+        self._set = float("inf")
+        while (at := self.cluster.next()) is not None and at <= self.now():
+            served = self.cluster.advance()
             if served:
-                self._serve(served)
-                self.lag.add(time.monotonic() - self._wall(step.end))
+                self._serve(at, served)
+                self.lag.add(time.monotonic() - self._wall(at))
         self._plan()
 
     def _wall(self, instant: float) -> float:

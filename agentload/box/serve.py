@@ -28,20 +28,16 @@ async def serve(options: BoxOptions, ready: Callable[[str], None], stop: asyncio
 
     Raises OSError where the address or the log file cannot be had.
     """
-    import numpy as np
     from aiohttp import web
 
-    from agentload.box.engine import Engine
+    from agentload.box.cluster import Cluster
     from agentload.box.face import Face
-    from agentload.box.presets import PRESETS
 
     with ExitStack() as stack:
         log = None
         if options.log:
             log = stack.enter_context(Path(options.log).open("ab", buffering=0))  # noqa: ASYNC230  # before anything runs
-        rng = np.random.default_rng(options.seed & (2**64 - 1))
-        engine = Engine(PRESETS[options.preset], rng, options.sigma, options.kv_tokens)
-        face = Face(engine, options, log)
+        face = Face(Cluster(options), options, log)
         # A client that hangs up cancels its handler, and through it the request in the engine.
         runner = web.AppRunner(face.application(), access_log=None, handler_cancellation=True, shutdown_timeout=0.2)
         await runner.setup()
@@ -53,7 +49,7 @@ async def serve(options: BoxOptions, ready: Callable[[str], None], stop: asyncio
             await stop.wait()
         finally:
             await runner.cleanup()
-            face.replica.close()
+            face.driver.close()
 
 
 def serve_until_signal(options: BoxOptions, ready: Callable[[str], None], *, watch_stdin: bool = False) -> None:

@@ -20,9 +20,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from agentload.box.kv import Ids
-
 Tokens: TypeAlias = NDArray[np.uint64]
+Identities: TypeAlias = NDArray[np.uint64]
 
 BLOCK = 16
 _LETTER, _DIGIT, _SPACE, _BREAK, _OTHER, _PUNCTUATION = range(6)
@@ -108,7 +107,7 @@ _TOOLS = np.repeat(special("# Tools"), 12)
 _ANSWER = np.concatenate((_START, special("role assistant"), _LINE))
 
 
-def identities(tokens: Tokens, before: Ids | None = None) -> Ids:
+def identities(tokens: Tokens, before: Identities | None = None) -> Identities:
     """Chained identities of the full blocks of a token sequence, whose first blocks have the identities `before`.
 
     Equal identities at i mean that everything up to there is equal (but for a chance of 2^-64): each is the wrapped
@@ -118,13 +117,13 @@ def identities(tokens: Tokens, before: Ids | None = None) -> Ids:
     full = len(tokens) // BLOCK
     prints = _mix(tokens[: full * BLOCK].reshape(full, BLOCK) @ _IN_BLOCK)
     places = _mix(np.arange(known, known + full, dtype=np.uint64)) | np.uint64(1)
-    chain: Ids = np.cumsum(prints * places, dtype=np.uint64)
+    chain: Identities = np.cumsum(prints * places, dtype=np.uint64)
     if before is None or not known:
         return chain
     return np.concatenate((before, chain + before[-1]))
 
 
-def digest(tokens: Tokens, chain: Ids) -> int:
+def digest(tokens: Tokens, chain: Identities) -> int:
     """A fingerprint of a whole prompt, from its tokens and the identities of its full blocks."""
     tail = tokens[len(chain) * BLOCK :]
     rest = int(np.add.reduce(tail * _IN_BLOCK[: len(tail)])) if len(tail) else 0

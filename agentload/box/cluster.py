@@ -1,0 +1,356 @@
+"""Many replicas behind a router, still with no clock and no socket: the cluster says when it wants to be woken.
+
+    cluster.submit(request, now)
+    while (at := cluster.next()) is not None:   # let that instant come
+        for request in cluster.advance(): ...   # who got a token at it
+
+`advance` acts at the instant that `next` named. Requests that got lost with a replica are named too; their `state` is
+DONE and they lack tokens.
+"""
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Any
+
+import numpy as np
+from msgspec import structs
+
+from agentload.box.engine import Engine
+from agentload.box.kv import BlockCache
+from agentload.box.options import BoxOptions
+from agentload.box.presets import PRESETS, Preset
+from agentload.box.request import DONE, Counts, Instants, Request, Step
+from agentload.box.routers import Choose, router
+
+STRETCH = 256
+"""Most steps taken at once; more would mostly be cut short by the next arrival."""
+
+
+class Gaps:
+    """Times between the tokens of a call, of all calls: the time of each step, once for each request decoding in it.
+
+    Buckets of 1 % keep it small. What passes while a request is preempted, or travels, is not among them.
+    """
+
+    def __init__(self) -> None:
+        self._single: list[float] = []
+        self._weights: list[int] = []
+        self._several: list[tuple[int, Instants]] = []
+        self._steps = 0  # held in those
+        self._buckets: dict[int, float] = {}
+        self._total, self._largest = 0.0, 0.0
+
+    def add(self, step: Step, weight: int) -> None:
+        """Count a step, or several, in which `weight` requests decoded."""
+        count, seconds = len(step.ends), step.seconds
+        if count == 1:
+            self._single.append(seconds[0])
+            self._weights.append(weight)
+        else:
+            self._several.append((weight, seconds if count == len(seconds) else seconds[:count]))
+        self._steps += count
+        if self._steps > 200_000:
+            self._sum()
+
+    def summary(self) -> dict[str, float]:
+        """Quantiles (within 1 %), mean and largest in seconds, and how many there were."""
+        self._sum()
+        buckets = sorted(self._buckets)
+        below = np.cumsum([self._buckets[bucket] for bucket in buckets])
+        count = int(below[-1]) if buckets else 0
+        if not count:
+            return {"count": 0}
+        at = {q: buckets[int(np.searchsorted(below, q / 100 * (count - 1), side="right"))] for q in (50, 90, 95, 99)}
+        quantiles = {f"p{q}": float(np.exp((bucket + 0.5) * 0.01)) for q, bucket in at.items()}
+        return quantiles | {"mean": self._total / count, "max": self._largest, "count": count}
+
+    def _sum(self) -> None:
+        if not self._steps:
+            return
+        seconds = np.concatenate([self._single, *(part for _, part in self._several)])
+        counts = [1] * len(self._single) + [len(part) for _, part in self._several]
+        weights = np.repeat([*self._weights, *(weight for weight, _ in self._several)], counts).astype(float)
+        self._total += float(seconds @ weights)
+        self._largest = max(self._largest, float(seconds.max()))
+        buckets = np.floor(100 * np.log(seconds)).astype(int)
+        lowest = int(buckets.min())
+        for bucket, count in enumerate(np.bincount(buckets - lowest, weights).tolist(), lowest):
+            if count:
+                self._buckets[bucket] = self._buckets.get(bucket, 0.0) + count
+        self._single, self._weights, self._several, self._steps = [], [], [], 0
+
+
+class Replica:
+    """An engine, what it is doing, and what routers know of it."""
+
+    __slots__ = ("counts", "engine", "filling", "free_at", "index", "open", "outstanding", "step", "turn", "up")
+
+    def __init__(self, index: int, engine: Engine) -> None:
+        self.index = index
+        self.engine = engine
+        self.counts: list[Counts] = [engine.counts]  # of its lives
+        self.up = True
+        self.outstanding = 0  # requests sent here and not ended
+        self.filling = 0  # prompt tokens of those that have not had their first token
+        self.open: dict[Request, None] = {}  # those requests
+        self.step: Step | None = None
+        self.free_at = 0.0  # when the last step ended
+        self.turn = 0  # number of its latest entry in the agenda; older ones are void
+
+    @property
+    def cache(self) -> BlockCache:
+        return self.engine.cache
+
+
+class Cluster:
+    """Replicas, a router, and what happens to them.
+
+    `each` names every request at every token; else steps are taken many at a time where nothing begins or ends.
+    """
+
+    def __init__(self, options: BoxOptions, *, each: bool = True) -> None:
+        self.options = options
+        self.preset = preset_of(options)
+        self.gaps = Gaps()
+        self.watch: Callable[[int, Step], None] | None = None  # called with every step that ended, and whose it was
+        self._each = each
+        self._seeds = np.random.default_rng(options.seed & (2**64 - 1))
+        self._agenda: list[tuple[float, int, Any, Any]] = []  # a heap: instant, order, what, which
+        self._entries = 0
+        self._idle: list[Replica] = []  # may begin a step
+        self.replicas = [self._start(index) for index in range(options.replicas + options.prefill)]
+        self._decoders = self.replicas[: options.replicas]
+        self._fillers = self.replicas[options.replicas :]
+        self._choose: Choose = router(options.router, self._seeds.spawn(1)[0])
+        self._choose_decoder: Choose = router(
+            "round_robin" if options.router == "round_robin" else "least_outstanding", self._seeds.spawn(1)[0]
+        )
+        self._place: dict[Request, Replica] = {}
+        self._first_leg: dict[Request, Request] = {}  # of those whose prompt is computed elsewhere
+        self._coming = 0  # replicas that are starting
+        for failure in options.failures:
+            self._enter(failure.at, self._fail, failure)
+
+    @property
+    def capacity(self) -> int:
+        """Tokens of prompt and output that one request can have at most."""
+        return self.replicas[0].engine.capacity
+
+    @property
+    def running(self) -> int:
+        """Requests in a batch."""
+        return sum(len(replica.engine.running) for replica in self.replicas)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that no replica works on yet."""
+        return sum(replica.outstanding - len(replica.engine.running) for replica in self.replicas)
+
+    def submit(self, request: Request, now: float) -> bool:
+        """Take a request at time `now` (seconds); False where no replica is up to take it."""
+        if self.options.prefill:
+            return self._submit_leg(request, now)
+        return self._send(request, self._decoders, self._choose, now, None)
+
+    def cancel(self, request: Request, now: float) -> None:
+        """Forget a request; one that is done stays done."""
+        leg = self._first_leg.pop(request, None)
+        if leg is not None:
+            self.cancel(leg, now)
+        replica = self._place.get(request)
+        if replica is not None:
+            if replica.step is not None and len(replica.step.ends) > 1:
+                replica.engine.catch_up(replica.step, now)
+                self._enter_end(replica)
+            replica.engine.cancel(request)
+            self._leave(request, replica)
+        request.state = DONE
+
+    def next(self) -> float | None:
+        """When something happens next; None while nothing will."""
+        for replica in self._idle:
+            self._plan(replica)
+        self._idle.clear()
+        agenda = self._agenda
+        while agenda:
+            what, which = agenda[0][2:]
+            if what is not None or which.turn == agenda[0][1]:
+                return agenda[0][0]
+            heappop(agenda)
+        return None
+
+    def advance(self) -> list[Request]:
+        """Let happen what `next` has just named; the requests that got a token by it, or were lost, in order."""
+        at, _, what, which = heappop(self._agenda)
+        if what is not None:
+            lost: list[Request] = what(which, at)
+            return lost
+        replica: Replica = which
+        step = replica.step
+        self._idle.append(replica)
+        if step is None:  # a request has arrived
+            replica.free_at = max(replica.free_at, at)
+            return []
+        replica.step, replica.free_at = None, step.end
+        if step.decodes:
+            self.gaps.add(step, step.decodes)
+        if self.watch is not None:
+            self.watch(replica.index, step)
+        served = replica.engine.finish(step)
+        for request in served:
+            if request.generated == 1:
+                replica.filling -= request.prompt
+            if request.state == DONE:
+                self._leave(request, replica)
+        return [request for request in served if not request.hidden] if self._fillers else served
+
+    def counts(self) -> Counts:
+        """What all replicas have counted, added up."""
+        whole = Counts()
+        for replica in self.replicas:
+            for counts in replica.counts:
+                for name in Counts.__slots__:
+                    setattr(whole, name, getattr(whole, name) + getattr(counts, name))
+        return whole
+
+    def _start(self, index: int) -> Replica:
+        return Replica(index, self._engine())
+
+    def _engine(self) -> Engine:
+        options = self.options
+        return Engine(self.preset, self._seeds.spawn(1)[0], options.sigma, options.kv_tokens, each=self._each)
+
+    def _send(
+        self, request: Request, group: list[Replica], choose: Choose, now: float, offset_ms: float | None
+    ) -> bool:
+        up = group if all(replica.up for replica in group) else [replica for replica in group if replica.up]
+        if not up:
+            return False
+        replica = up[choose(request, up) if len(up) > 1 else 0]
+        engine, step = replica.engine, replica.step
+        engine.submit(request, now, offset_ms)
+        self._place[request] = replica
+        request.replica = replica.index
+        replica.open[request] = None
+        replica.outstanding += 1
+        replica.filling += request.prompt
+        if step is None:
+            self._idle.append(replica)
+        elif len(step.ends) > 1 and step.end > request.arrival and engine.receptive:
+            engine.shorten(step, request.arrival)
+            self._enter_end(replica)
+        if self.options.scaling is not None and group is self._decoders:
+            self._scale(now)
+        return True
+
+    def _submit_leg(self, request: Request, now: float) -> bool:
+        """Have the prompt computed by a replica for prompts; the rest follows when it is."""
+        leg = Request(request.prompt, 1, request.ids, request)
+        leg.hidden = True
+        if not any(replica.up for replica in self._decoders):
+            return False
+        self._first_leg[request] = leg
+        return self._send(leg, self._fillers, self._choose, now, None)
+
+    def _leave(self, request: Request, replica: Replica) -> None:
+        """A request is over, or its first leg is, and then its keys and values travel."""
+        del self._place[request], replica.open[request]
+        replica.outstanding -= 1
+        if request.generated == 0:
+            replica.filling -= request.prompt
+        if request.hidden and request.generated:
+            whole: Any = request.tag
+            transfer = self.options.transfer
+            travel = 1e-3 * transfer.setup_ms + 1e-6 * transfer.token_us * request.prompt
+            self._enter(replica.free_at + travel, self._receive, whole)
+
+    def _receive(self, request: Request, at: float) -> list[Request]:
+        """Keys and values of a prompt have come to the replicas that decode."""
+        leg = self._first_leg.pop(request, None)
+        if leg is None:  # cancelled meanwhile
+            return []
+        request.loaded, request.cached = request.prompt, leg.cached
+        if self._send(request, self._decoders, self._choose_decoder, at, 0.0):
+            return []
+        request.state = DONE
+        return [request]
+
+    def _plan(self, replica: Replica) -> None:
+        """Begin the next step, or wait for the time when there will be something to do."""
+        engine = replica.engine
+        ready = engine.ready()
+        if replica.step is not None or ready is None or not replica.up:
+            return
+        start = max(ready, replica.free_at)
+        if start > replica.free_at:
+            self._entries += 1
+            replica.turn = self._entries
+            heappush(self._agenda, (start, replica.turn, None, replica))
+            return
+        replica.step = engine.begin(start, 1 if self._each else STRETCH)
+        self._enter_end(replica)
+
+    def _enter_end(self, replica: Replica) -> None:
+        assert replica.step is not None
+        self._entries += 1
+        replica.turn = self._entries
+        heappush(self._agenda, (replica.step.end, replica.turn, None, replica))
+
+    def _enter(self, at: float, what: Any, which: Any) -> None:
+        self._entries += 1
+        heappush(self._agenda, (at, self._entries, what, which))
+
+    def _fail(self, failure: Any, at: float) -> list[Request]:
+        """A replica dies: all that it had is lost, its cache too. It comes back as a new engine."""
+        replica = self.replicas[failure.replica]
+        lost: list[Request] = []
+        if replica.step is not None:
+            replica.engine.catch_up(replica.step, at)
+        for request in replica.open:
+            replica.engine.cancel(request)
+            whole: Any = request.tag if request.hidden else request
+            self._first_leg.pop(whole, None)
+            whole.state = DONE
+            lost.append(whole)
+        for request in replica.open:
+            del self._place[request]
+        replica.open.clear()
+        replica.outstanding = replica.filling = 0
+        replica.up, replica.step = False, None
+        self._entries += 1
+        replica.turn = self._entries  # voids what it had in the agenda
+        replica.engine = self._engine()
+        replica.counts.append(replica.engine.counts)
+        self._enter(at + failure.after, self._recover, replica)
+        return lost
+
+    def _recover(self, replica: Replica, at: float) -> list[Request]:
+        replica.up, replica.free_at = True, at
+        return []
+
+    def _scale(self, now: float) -> None:
+        """Start a replica where there are too many requests for those up and coming."""
+        scaling = self.options.scaling
+        assert scaling is not None
+        count = len(self._decoders) + self._coming
+        load = sum(replica.outstanding for replica in self._decoders)
+        if count < scaling.most and load > scaling.outstanding * count:
+            self._coming += 1
+            self._enter(now + scaling.cold_start, self._join, None)
+
+    def _join(self, _: None, at: float) -> list[Request]:
+        """A replica that was started is up."""
+        self._coming -= 1
+        replica = self._start(len(self.replicas))
+        replica.free_at = at
+        self.replicas.append(replica)
+        self._decoders.append(replica)
+        return []
+
+
+def preset_of(options: BoxOptions) -> Preset:
+    """The preset with what the options change of it."""
+    preset = PRESETS[options.preset]
+    return structs.replace(
+        preset, seats=options.seats or preset.seats, step_tokens=options.step_tokens or preset.step_tokens
+    )

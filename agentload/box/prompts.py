@@ -1,0 +1,121 @@
+"""Prompts that are not text: how many tokens a conversation of described messages is, and which blocks of it are equal.
+
+The template is that of `agentload.box.words`: a message is three tokens that open it and name its role, its content,
+and two that end it; three more open the answer. Two such prompts share blocks exactly where their texts would: the same
+filler is the same as far as both go, the same role opens a message the same way, and a reply put back without its
+reasoning goes on where the prompt it answered had ended.
+"""
+
+from bisect import bisect_right
+
+from agents.chain import Message
+
+OPEN, CLOSE, ANSWER = 3, 2, 3
+ROLES = {"system": 1, "user": 2, "assistant": 3, "tool": 4, "developer": 5}
+BLOCK = 16
+
+
+class Said(str):
+    """The text of a reply that nobody wrote: who it is, and how many tokens."""
+
+    __slots__ = ("key", "tokens")
+    key: int
+    tokens: int
+
+
+def said(key: int, tokens: int) -> Said:
+    text = Said()
+    text.key, text.tokens = key, tokens
+    return text
+
+
+class Runs:
+    """Identities of blocks as runs: block i of a run has the identity `base` + i.
+
+    The lists belong to the conversation, which only adds to them; `count` of their runs are ours, and then a last one.
+    """
+
+    __slots__ = ("_base", "_bases", "_count", "_length", "_start", "_starts")
+
+    def __init__(self, starts: list[int], bases: list[int], start: int, base: int, length: int) -> None:
+        self._starts, self._bases, self._count = starts, bases, len(starts)
+        self._start, self._base, self._length = start, base, length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int, /) -> int:
+        if index >= self._start:
+            return self._base + index
+        return self._bases[bisect_right(self._starts, index, 0, self._count) - 1] + index
+
+
+class Prompt:
+    """A conversation as the replica sees it; it grows as messages are added."""
+
+    __slots__ = ("_bases", "_chain", "_messages", "_starts", "tokens")
+
+    def __init__(self) -> None:
+        self.tokens = 0  # of all messages, without the opening of the answer
+        self._messages = 0
+        self._chain = 0  # a number made from everything so far
+        self._starts: list[int] = []
+        self._bases: list[int] = []
+
+    @property
+    def size(self) -> int:
+        """Tokens of the prompt with an answer opened."""
+        return self.tokens + ANSWER
+
+    def extend(self, messages: list[Message]) -> None:
+        """Take in the messages that are new."""
+        for message in messages[self._messages :]:
+            self._add(message)
+        self._messages = len(messages)
+
+    def ask(self, output: int, thought: int) -> tuple[int, Runs]:
+        """A number for the text of the answer, and the identities of all blocks of prompt and answer.
+
+        The answer has `output` tokens; `thought` of them are reasoning. The same prompt with an answer of another length
+        is taken to be answered in other words.
+        """
+        prompt = self.size
+        opened = hash((self._chain, ROLES["assistant"]))
+        reply = hash((opened, output, thought))
+        length = (prompt + output) // BLOCK
+        base = hash((opened, -reply if thought else reply))
+        starts, bases = self._starts, self._bases
+        first = prompt // BLOCK
+        if first > self.tokens // BLOCK:  # a block ends within the opening
+            starts, bases = [*starts, self.tokens // BLOCK], [*bases, opened]
+        return reply, Runs(starts, bases, first, base, length)
+
+    def _add(self, message: Message) -> None:
+        text = message.text
+        pieces: tuple[tuple[int, int], ...]
+        if isinstance(text, Said):
+            pieces, left = ((text.key, text.tokens),), text.tokens
+        elif text is None:
+            pieces = message.parts or ((message.key, message.tokens),)
+            left = max(1, message.tokens - OPEN - CLOSE)
+        else:
+            raise TypeError(f"a described conversation cannot hold real text, got {text[:40]!r}")
+        chain = hash((self._chain, ROLES[message.role]))
+        self._run(self.tokens + OPEN, chain)
+        for key, size in pieces:
+            size = min(size, left)
+            if size > 0:
+                chain = hash((chain, key))
+                self._run(self.tokens + size, chain)
+                chain = hash((chain, size))
+                left -= size
+        self._chain = chain
+        self._run(self.tokens + CLOSE, chain)
+
+    def _run(self, end: int, base: int) -> None:
+        """Everything up to token `end` belongs to `base`; so do the blocks that end in it."""
+        first = self.tokens // BLOCK
+        if end // BLOCK > first:
+            self._starts.append(first)
+            self._bases.append(base)
+        self.tokens = end

@@ -1,0 +1,109 @@
+"""What an engine works on: requests, the steps that serve them, and what is counted."""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agentload.box.kv import Ids, Lease
+
+Instants: TypeAlias = Sequence[float] | NDArray[np.float64]
+ARRIVING, WAITING, RUNNING, DONE = range(4)
+
+
+class Request:
+    """What the engine knows of a call: how many tokens go in, how many come out, and which blocks they make.
+
+    `ids` are the identities of the full blocks of prompt and output together (`agentload.box.words.identities`); they
+    may stop early, and what lies beyond is never found in the cache again.
+    """
+
+    __slots__ = (
+        "admitted",
+        "arrival",
+        "cached",
+        "computed",
+        "generated",
+        "hidden",
+        "ids",
+        "lease",
+        "loaded",
+        "output",
+        "preempted",
+        "prompt",
+        "replica",
+        "seat",
+        "state",
+        "tag",
+    )
+
+    def __init__(self, prompt: int, output: int, ids: Ids, tag: object = None) -> None:
+        if prompt < 1 or output < 1:
+            raise ValueError(f"a request needs at least one token in and one out, got {prompt} and {output}")
+        self.prompt = prompt
+        self.output = output
+        self.ids = ids
+        self.tag = tag  # the caller's own
+        self.arrival = 0.0  # seconds, when it reached the queue
+        self.admitted = 0.0  # seconds, when its first step began
+        self.replica = 0  # number of the one that answers it
+        self.cached = -1  # prompt tokens found in the cache when it was first admitted
+        self.computed = 0  # tokens whose keys and values are in the cache, or will be when the step ends; decode apart
+        self.generated = 0  # tokens, as of the last time that `finish` named it
+        self.hidden = False  # its tokens are not for the client: the first leg of one that is answered elsewhere
+        self.loaded = 0  # tokens that come from another replica and need not be computed
+        self.preempted = 0  # times it had to start over
+        self.seat = 0  # number of its admission
+        self.state = ARRIVING
+        self.lease: Lease | None = None
+
+    @property
+    def known(self) -> int:
+        """Tokens of prompt and of what has been generated."""
+        return self.prompt + self.generated
+
+
+class Step:
+    """One iteration, or several alike in a row: who takes part, and when each ends (seconds)."""
+
+    __slots__ = ("attention", "context", "decodes", "end", "ends", "joined", "prefill", "seconds", "start")
+
+    def __init__(self, start: float) -> None:
+        self.start = start
+        self.end = start
+        self.ends: Instants = ()
+        self.seconds: Instants = ()  # how long each takes; there may be more of these than ends
+        self.prefill = 0  # P: prompt tokens computed
+        self.decodes = 0  # D: requests that decode
+        self.context = 0  # K: tokens of context they read, in the first iteration; each later one reads D more
+        self.attention = 0.0  # A: sum over chunks of n·(context before + n/2)
+        self.joined: list[Request] = []  # had tokens of their prompt computed
+
+    def cut(self, count: int) -> None:
+        """Keep the first `count`."""
+        if count < len(self.ends):
+            self.ends = self.ends[:count]
+            self.end = float(self.ends[-1])
+
+    def take(self, request: Request, n: int) -> None:
+        """Compute `n` more tokens of a prompt."""
+        self.prefill += n
+        self.attention += n * (request.computed + 0.5 * n)
+        request.computed += n
+        self.joined.append(request)
+
+
+class Counts:
+    """What an engine counts over its life, as vLLM's /metrics does: tokens unless said otherwise."""
+
+    __slots__ = ("cached", "generated", "hits", "preemptions", "prompt", "queries", "steps")
+
+    def __init__(self) -> None:
+        self.prompt = 0  # of requests that got their first token
+        self.cached = 0  # of `prompt`
+        self.generated = 0
+        self.queries = 0  # looked up in the prefix cache, when first admitted
+        self.hits = 0  # of `queries`
+        self.preemptions = 0  # times
+        self.steps = 0  # iterations

@@ -1,0 +1,109 @@
+"""A run in virtual time: the same chains, profiles and records as `agentload.run`, against the cluster in the box.
+
+No sockets, no event loop and no text: an agenda says who acts next, the clock jumps there, and a prompt is the list of
+its messages. The same seed and spec give the same sessions as `run` gives against a served box; `docs/validation.md`
+says how closely their times agree.
+"""
+
+import contextlib
+import gc
+import resource
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from msgspec import structs
+
+from agentload.box.cluster import Cluster
+from agentload.errors import BadInput
+from agentload.flights import model_of
+from agentload.plan import check_room
+from agentload.prepare import Prepared, check_folder
+from agentload.run import describe, make_folder
+from agentload.screen import Watch
+from agentload.spec import Spec
+from agentload.virtual import World
+from agents.endpoint import Features
+from agents.text import Calibration, Encoder
+from collectors.store import Store, write_header
+
+CALIBRATION = Calibration(per_word=1.0, per_message=5.0, per_system=5.0, per_request=3.0, counted=True)
+"""What calibrating against a served box finds: its template is known (`agentload.box.words`)."""
+
+
+def simulate(spec: Spec, out: Path, watch: Watch | None = None) -> tuple[Path, str]:
+    """Run a spec in virtual time; return its folder, all but the report in it, and why the run ended.
+
+    Raises BadInput where the spec asks for what only real time has.
+    """
+    check(spec)
+    cluster = Cluster(spec.box, each=wants_each(spec))
+    context = min(spec.box.context or cluster.preset.context, cluster.capacity)
+    context = min(context, spec.endpoint.context_length or context)
+    check_room(spec, context)
+    check_folder(out)
+    salt = secrets.randbits(31) if spec.salt is None else spec.salt
+    endpoint = structs.replace(spec.endpoint, url="", model=spec.box.model)
+    spec = structs.replace(spec, endpoint=endpoint)
+    features = Features(context_length=context, simulated=True)
+    prepared = Prepared(spec, f"{secrets.randbits(32):08x}", salt, features, CALIBRATION, "agentload (simulated)")
+    folder = make_folder(spec, out)
+    store = Store(folder)
+    header = describe(prepared) | {"virtual": True, "clock_anchor": {"monotonic": 0.0, "unix": time.time()}}
+    header["endpoint"] |= {"url": f"the cluster in the box ({spec.box.preset}), in virtual time", "client": "none"}
+    write_header(folder, header)
+    if watch is None and (spec.limits.tokens or spec.limits.error_rate is not None):
+        watch = Watch()
+    began, cpu = time.perf_counter(), time.process_time()
+    world = World(prepared.plan(), cluster, model_of(spec, context, Encoder(CALIBRATION)), store, watch)
+    try:
+        with uncollected():
+            reason = world.perform()
+    finally:
+        store.close()
+    health = {
+        "sessions_offered": world.offered,
+        "sessions_started": world.started,
+        "interrupted": reason == "interrupted",
+        "stop_reason": reason,
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "simulation_seconds": time.perf_counter() - began,
+        "simulation_cpu_seconds": time.process_time() - cpu,
+    }
+    write_header(folder, header | {"duration": world.now, "health": health, "itl": cluster.gaps.summary()})
+    return folder, reason
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Spare the search for cycles of references while inside: a simulation leaves none, and it took a sixth of it."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def check(spec: Spec) -> None:
+    """Refuse what virtual time cannot do."""
+    if spec.endpoint.url or spec.urls:
+        raise BadInput("an endpoint with a url exists in real time only; leave it out to simulate, or use `run`")
+    if spec.endpoint.api == "completions":
+        raise BadInput("endpoint.api = 'completions' cannot be simulated; use 'chat' or 'responses'")
+    for tenant in spec.tenants:
+        if tenant.requests_per_minute or tenant.tokens_per_minute:
+            raise BadInput(f"tenant {tenant.name!r}: the client's own quotas are held in real time only; use `run`")
+    if spec.mode == "live":
+        kinds = spec.kinds()
+        for _, name in spec.shares():
+            if kinds[name].python_tools:
+                raise BadInput(f"archetype {name!r}: python tools run in real time only; leave them out, or use `run`")
+
+
+def wants_each(spec: Spec) -> bool:
+    """Whether every token matters by itself, and not only the first and the last of a call."""
+    faults = spec.box.faults
+    return spec.mode == "live" or spec.itl or faults.reset + faults.stall + faults.broken > 0

@@ -1,0 +1,67 @@
+"""The graph of a chain: what an agent asks for when an obedient model answers it at once. No server, no text.
+
+Prompts are known piece by piece, so the graph has the exact prefix structure that the agent would send.
+"""
+
+from typing import Any
+
+from agentload.traces.graph import Agent, Call, Gap, Piece, Session, Start, Step, Thread, Tool, Tools, identity
+from agents import chain
+from agents.chain import Chat, Message, Outcome, Reply, Spawn, ToolResult, Wait
+
+
+def made(agent: chain.Agent, name: str) -> Session:
+    """The session of an agent."""
+    return Session(name, Builder(name).agent(agent)[0], shared=True)
+
+
+class Builder:
+    """Runs chains and writes down what they ask for."""
+
+    def __init__(self, session: str) -> None:
+        self.session, self.replies = session, 0
+
+    def agent(self, agent: chain.Agent) -> tuple[Agent, Outcome]:
+        steps: list[Step] = []
+        thread = Thread()
+        answer: Any = None
+        while True:
+            try:
+                ask = agent.chain.send(answer)
+            except StopIteration as stop:
+                return Agent(tuple(steps), agent.archetype), stop.value
+            match ask:
+                case Chat():
+                    steps.append(self.call(ask, thread))
+                    answer = self.reply(ask)
+                case Wait():
+                    steps.append(Gap(ask.seconds, person=True))
+                    answer = None
+                case Spawn():
+                    ended = [self.agent(child) for child in ask.agents]
+                    if ended:
+                        steps.append(Start(tuple(child for child, _ in ended)))
+                    answer = [outcome for _, outcome in ended]
+                case _:
+                    if ask:
+                        steps.append(Tools(tuple(Tool(c.name, c.seconds, c.tokens, c.ok) for c in ask)))
+                    answer = [ToolResult(call.tokens, call.text, call.ok) for call in ask]
+
+    def call(self, chat: Chat, thread: Thread) -> Call:
+        pieces = [piece for message in chat.context.messages for piece in pieces_of(message)]
+        return thread.call(pieces, chat.wanted_input or sum(tokens for _, tokens in pieces), chat.max_tokens)
+
+    def reply(self, chat: Chat) -> Reply:
+        """What was asked for, in a text that is only a name."""
+        self.replies += 1
+        text = f"{self.session} {self.replies}"
+        return Reply(
+            "ok", text, finish_reason="length", input_tokens=chat.wanted_input or 0, output_tokens=chat.max_tokens
+        )
+
+
+def pieces_of(message: Message) -> list[Piece]:
+    if message.parts:
+        return list(message.parts)
+    key = message.key if message.text is None else identity(message.role, message.text)
+    return [(key, message.tokens)] if message.tokens else []

@@ -1,0 +1,414 @@
+"""The world in virtual time: an agenda of what happens next, and agents driven through it as `agentload.session` does.
+
+Nobody waits here: a chain that wants something is left alone until the agenda, or the cluster, has its answer.
+"""
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Any
+
+import numpy as np
+
+from agentload.actors import Actor, Deadlines, back_off, results
+from agentload.box.cluster import Cluster
+from agentload.box.door import Door
+from agentload.box.protocol import Refused
+from agentload.flights import Flight, Model
+from agentload.plan import Plan, arrivals
+from agentload.screen import Watch
+from agentload.session import RETRYABLE, Tally
+from agents.chain import Agent, Ask, Chat, Outcome, Reply, Spawn, ToolCall, Wait
+from collectors.records import Call, Session, Tool
+from collectors.store import Store
+from loadprofiles import slots
+
+LOOK = 0.25
+"""Seconds between two looks at the limits that end a run early."""
+REFUSAL = 0.001
+"""Seconds that a refused call takes [ours]; a server on the same machine takes about that long."""
+HELD = 20_000
+"""Records that are held before they are written."""
+
+
+class World:
+    """Everything that acts, and the clock."""
+
+    def __init__(self, plan: Plan, cluster: Cluster, model: Model, store: Store, watch: Watch | None) -> None:
+        self.plan, self.spec, self.cluster, self.model = plan, plan.spec, cluster, model
+        self.store, self.watch = store, watch
+        self.now = 0.0
+        self.ending = False
+        self.reason = "done"
+        self.started = 0
+        self.offered: int | None = None
+        box = self.spec.box
+        self._door = Door(box.quota, box.queued, box.faults, box.seed)
+        self._tenants = [(t.name, t.retry or self.spec.retry) for t in self.spec.tenants] or [("", self.spec.retry)]
+        self._agenda: list[tuple[float, int, Callable[[Any], None], Any]] = []  # a heap
+        self._entries = 0
+        self._alive: dict[Actor, None] = {}
+        self._coming = 0  # entries that may start a session
+        self._times: list[float] = []  # of arrivals
+        limits = self.spec.endpoint.timeouts
+        self._whole = Deadlines(self, limits.call, lambda flight: self.give_up(flight, "timeout_call"))
+        self._watched = self._whole
+        if self.spec.endpoint.stream and limits.first_token < limits.call:
+            self._watched = Deadlines(self, limits.first_token, self.first_due)
+        self._held = 0  # records not written yet
+        self._calling = 0
+
+    # The clock
+
+    def perform(self) -> str:
+        """Run all sessions; why it ended."""
+        spec = self.spec
+        stops = np.inf if spec.duration is None else spec.duration + spec.drain
+        if spec.limits.tokens is not None or spec.limits.error_rate is not None:
+            self.enter(LOOK, self.check_limits, None)
+        self.schedule()
+        try:
+            self.turn(float(stops))
+        except KeyboardInterrupt:
+            self.reason = "interrupted"
+        self.ending = True
+        self.cut()
+        return self.reason
+
+    def turn(self, stops: float) -> None:
+        """Let everything happen in the order of time, until the last agent has ended or it is time to stop."""
+        agenda, cluster = self._agenda, self.cluster
+        while self._alive or self._coming:
+            at = cluster.next()
+            if agenda and (at is None or agenda[0][0] < at):
+                at, _, act, what = heappop(agenda)
+                if at >= stops:
+                    break
+                self.now = at
+                act(what)
+            elif at is None or at >= stops:
+                break
+            else:
+                self.now = at
+                for request in cluster.advance():
+                    flight: Flight | None = request.tag  # type: ignore[assignment]  # every request here carries one
+                    if flight is not None:
+                        flight.token(at, self)
+        else:
+            return
+        self.now = min(stops, 1e18) if stops < np.inf else self.now
+        if not self.ending:
+            self.reason = "duration"
+
+    def enter(self, at: float, act: Callable[[Any], None], what: Any) -> int:
+        """Have something done at an instant; the entry's number."""
+        self._entries += 1
+        heappush(self._agenda, (at, self._entries, act, what))
+        return self._entries
+
+    def check_limits(self, _: None) -> None:
+        limits, watch = self.spec.limits, self.watch
+        assert watch is not None
+        if limits.tokens is not None and watch.tokens >= limits.tokens:
+            self.stop("max_tokens")
+        elif limits.error_rate is not None and watch.error_rate() > limits.error_rate:
+            self.stop("max_error_rate")
+        else:
+            self.enter(self.now + LOOK, self.check_limits, None)
+
+    def stop(self, reason: str) -> None:
+        """Agents end at their next step, those asleep now; what still runs after the drain is cut."""
+        self.reason, self.ending = reason, True
+        for actor in [actor for actor in self._alive if actor.sleep]:
+            self.cut_one(actor)
+        self.enter(self.now + self.spec.drain, lambda _: self.cut(), None)
+
+    def cut(self) -> None:
+        """End everything at once."""
+        self.ending = True
+        for actor in [actor for actor in self._alive if actor.sleep or actor.flight is not None]:
+            self.cut_one(actor)
+        self._coming = 0
+
+    def cut_one(self, actor: Actor) -> None:
+        """End what an agent waits for, and so the agent."""
+        flight, task = actor.flight, actor.task
+        if flight is not None:
+            if flight.request is not None:
+                self.cluster.cancel(flight.request, self.now)
+            self.record(flight, "cancelled", self.now)
+        elif isinstance(task, list):
+            self.record_tools(actor, task)
+        self.end(actor, Outcome("unfinished"))
+
+    # Who starts when
+
+    def schedule(self) -> None:
+        """Enter every seat, or the first arrival."""
+        spec = self.spec
+        duration = spec.duration or np.inf
+        if spec.profile.closed:
+            seats = slots(*spec.profile.population(duration), duration)
+            for seat, (start, stop) in enumerate(seats.tolist()):
+                self._coming += 1
+                self.enter(start, self.sit, (seat, seat, len(seats), min(stop, duration)))
+            return
+        self._times = arrivals(spec).tolist()
+        self.offered = self._coming = len(self._times)
+        if self._times:
+            self.enter(self._times[0], self.arrive, 0)
+
+    def sit(self, seat: tuple[int, int, int, float]) -> None:
+        """The next session of a seat of the population: its number, the seat, of how many, until when."""
+        number, place, seats, stop = seat
+        self._coming -= 1
+        wanted = self.spec.sessions is None or number < self.spec.sessions
+        if not wanted or self.now >= stop or self.ending:
+            return
+
+        def after(_: Outcome) -> None:
+            self._coming += 1
+            self.enter(self.now, self.sit, (number + seats, place, seats, stop))
+
+        self.started += 1
+        self.resume(self.start(self.plan.agent(number, place), number, "", self.now, None, after), None)
+
+    def arrive(self, number: int) -> None:
+        """Open loop: a session starts at its arrival, whatever became of the others."""
+        self._coming -= 1
+        if self.ending:
+            self._coming = 0
+            return
+        if number + 1 < len(self._times):
+            self.enter(self._times[number + 1], self.arrive, number + 1)
+        self.started += 1
+        self.resume(self.start(self.plan.agent(number), number, "", self.now, None, lambda _: None), None)
+
+    def start(
+        self, agent: Agent, session: int, path: str, due: float, parent: Actor | None, after: Callable[[Outcome], None]
+    ) -> Actor:
+        tenant = agent.tenant if parent is None else parent.tenant
+        tally = Tally(path, agent.archetype, session, due, self.now, self._tenants[tenant][0])
+        actor = Actor(agent, tally, due, tenant, after)
+        self._alive[actor] = None
+        return actor
+
+    # What agents do
+
+    def resume(self, actor: Actor, answer: Any) -> None:
+        """Give an agent its answer and take what it asks for next."""
+        send = actor.chain.send
+        while not self.ending:
+            try:
+                ask = send(answer)
+            except StopIteration as stop:
+                self.end(actor, stop.value)
+                return
+            if isinstance(ask, Chat):
+                actor.tally.steps += 1
+                self.call(actor, ask, 0)
+                return
+            if isinstance(ask, list):
+                end = actor.due
+                for tool in ask:
+                    end = max(end, actor.due + tool.seconds)
+                if end > self.now:
+                    self.rest(actor, end, ask)
+                    return
+                self.record_tools(actor, ask)
+                answer, actor.due = results(ask), end
+            elif isinstance(ask, Wait):
+                actor.tally.wait += ask.seconds
+                end = actor.due + ask.seconds
+                if end > self.now:
+                    self.rest(actor, end, ask)
+                    return
+                answer, actor.due = None, end
+            elif ask.agents:
+                self.spawn(actor, ask)
+                return
+            else:
+                answer, actor.due = [], self.now
+        self.end(actor, Outcome("unfinished"))
+
+    def rest(self, actor: Actor, until: float, task: Ask | tuple[Chat, int]) -> None:
+        """Let an agent wait for an instant."""
+        actor.task = task
+        actor.sleep = self.enter(until, self.wake, actor)
+
+    def wake(self, actor: Actor) -> None:
+        if not actor.sleep:  # ended meanwhile
+            return
+        task, actor.task, actor.sleep = actor.task, None, 0
+        if isinstance(task, tuple):
+            actor.due = self.now
+            self.call(actor, *task)
+            return
+        answer = None
+        if isinstance(task, list):
+            self.record_tools(actor, task)
+            answer = results(task)
+        actor.due = self.now
+        self.resume(actor, answer)
+
+    def spawn(self, actor: Actor, ask: Spawn) -> None:
+        """Run sub-agents side by side and wait for the last."""
+        tally, start = actor.tally, self.now
+        outcomes: list[Outcome] = [Outcome("unfinished")] * len(ask.agents)
+        left = [len(ask.agents)]
+
+        def ended(i: int) -> Callable[[Outcome], None]:
+            def after(outcome: Outcome) -> None:
+                outcomes[i] = outcome
+                left[0] -= 1
+                if not left[0]:
+                    tally.join += self.now - start
+                    actor.due = self.now
+                    self.resume(actor, outcomes)
+
+            return after
+
+        children = []
+        for i, agent in enumerate(ask.agents):
+            path = f"{tally.agent}.{tally.children + i}" if tally.agent else str(tally.children + i)
+            children.append(self.start(agent, tally.session, path, start, actor, ended(i)))
+        tally.children += len(ask.agents)
+        for child in children:
+            self.resume(child, None)
+
+    def end(self, actor: Actor, outcome: Outcome) -> None:
+        """An agent has ended: its record, and whatever follows."""
+        del self._alive[actor]
+        actor.sleep, actor.flight = 0, None
+        actor.chain.close()
+        self.emit(actor.tally.record(self.now, outcome, actor.error))
+        actor.after(outcome)
+
+    def record_tools(self, actor: Actor, calls: list[ToolCall]) -> None:
+        """Records of tools called when the agent was due; those not done by now were cut short."""
+        tally, start, longest = actor.tally, actor.due, 0.0
+        for call in calls:
+            end = max(start, min(start + call.seconds, self.now))
+            longest = max(longest, end - start)
+            error = "" if call.ok else call.text or "the tool failed"
+            self.emit(
+                Tool(tally.session, tally.agent, tally.archetype, tally.steps - 1, call.name, start, end, call.ok,
+                     call.tokens, call.kind, error)
+            )  # fmt: skip
+        tally.tool_calls += len(calls)
+        tally.tools += longest
+
+    # Model calls
+
+    def call(self, actor: Actor, chat: Chat, attempt: int) -> None:
+        """Make one attempt at a call."""
+        flight = actor.flight = Flight(actor, chat, attempt, actor.due, self.now)
+        if self.spec.itl:
+            flight.gaps = []
+        self._calling += 1
+        try:
+            request = self.model.ask(flight)
+            waiting = self.cluster.waiting if self._door.queued is not None else 0
+            size = request.prompt + (chat.max_tokens or 0)
+            fault = self._door.enter(self._tenants[actor.tenant][0], size, waiting, self.now).fault
+        except Refused as refused:
+            self.refuse(flight, refused)
+            return
+        flight.request, flight.fault = request, fault
+        if fault == "slow":
+            self.enter(self.now + self.spec.box.faults.slow_seconds, self.submit, flight)
+        else:
+            self.submit(flight)
+
+    def submit(self, flight: Flight) -> None:
+        request = flight.request
+        if flight.over or request is None:
+            return
+        if self.cluster.submit(request, self.now):
+            self._watched.watch(flight)
+        else:
+            self.refuse(flight, Refused(503, "no replica is up", "ServiceUnavailableError"))
+
+    def first_due(self, flight: Flight) -> None:
+        """The first token should be there by now."""
+        if flight.first is None:
+            self.give_up(flight, "timeout_first")
+        else:
+            self._whole.watch(flight)
+
+    def give_up(self, flight: Flight, status: str) -> None:
+        assert flight.request is not None
+        self.cluster.cancel(flight.request, self.now)
+        self.answered(flight, status, self.now)
+
+    def refuse(self, flight: Flight, refused: Refused) -> None:
+        """Answer with an error, a moment later."""
+        after = refused.headers.get("retry-after-ms")
+        wait = None if after is None else float(after) / 1000
+        status, error = f"http_{refused.status}", str(refused)
+        flight.request = None
+
+        def answer(flight: Flight) -> None:
+            if not flight.over:
+                self.answered(flight, status, self.now, error, wait)
+
+        self.enter(self.now + REFUSAL, answer, flight)
+
+    def answered(self, flight: Flight, status: str, at: float, error: str = "", wait: float | None = None) -> None:
+        """A call has ended: its record, and its reply to the agent, or another attempt."""
+        actor, retry = flight.actor, self._tenants[flight.actor.tenant][1]
+        reply = self.record(flight, status, at, error)
+        may_pass = status in RETRYABLE or status.startswith("http_5")
+        if not may_pass or flight.attempt + 1 == retry.attempts or self.ending:
+            actor.error = "" if reply.ok else status
+            actor.due = at
+            self.resume(actor, reply)
+            return
+        pause = back_off(retry, self.spec.seed, flight) if wait is None else wait
+        actor.tally.wait += pause
+        self.rest(actor, at + pause, (flight.chat, flight.attempt + 1))
+
+    def record(self, flight: Flight, status: str, at: float, error: str = "") -> Reply:
+        """The record of a call, and the reply to its agent."""
+        actor, chat, request = flight.actor, flight.chat, flight.request
+        tally = actor.tally
+        actor.flight, flight.over = None, True
+        if request is not None:
+            request.tag = None  # no cycle of references is left behind
+        self._calling -= 1
+        prompt = cached = output = arguments = 0
+        if status == "ok":
+            assert request is not None
+            reply, arguments = self.model.answer(flight)
+            prompt, cached, output = request.prompt, request.cached, request.output
+            if not self.spec.endpoint.stream:
+                flight.first, flight.last, flight.count = at, at, 1
+        else:
+            reply = Reply(status)
+            if request is not None and request.generated and self.spec.endpoint.stream:
+                prompt, output = request.prompt, request.generated  # seen, but without the server's own count
+            else:
+                flight.first = flight.last = None
+        call = Call(
+            tally.session, tally.agent, tally.archetype, tally.steps - 1, flight.attempt, flight.due, flight.sent,
+            flight.sent if request is not None and self.spec.endpoint.stream else at if status[0] in "oh" else None,
+            flight.first, flight.last, at, 0.0, status, reply.finish_reason, prompt, cached, output,
+            reply.reasoning_tokens, arguments, "server" if status == "ok" else "estimated", chat.wanted_input,
+            chat.max_tokens if chat.exact else None, flight.count, len(reply.tool_calls), 0, tally.tenant, "", 0.0, "",
+            error, None if flight.gaps is None else tuple(flight.gaps),
+        )  # fmt: skip
+        tally.count(call)
+        self.emit(call)
+        return reply
+
+    def emit(self, record: Call | Tool | Session) -> None:
+        self.store.emit(record)
+        self._held += 1
+        if self._held >= HELD:
+            self.store.flush()
+            self._held = 0
+        watch = self.watch
+        if watch is not None:
+            watch.emit(record)
+            watch.now, watch.alive, watch.in_flight = self.now, len(self._alive), self._calling
+            if not watch.history or self.now - watch.history[-1][0] >= 1.0:
+                watch.history.append((self.now, watch.calls, watch.fresh, watch.cached, watch.output))

@@ -1,0 +1,43 @@
+"""What the whole `agentload run` process pays for a streamed token, and for a call whose tokens come at once.
+
+Start-up and report are taken out: two runs of different length are compared, and only what the longer one cost and did
+more counts. Chains, records and files are in it; the live view, which needs a terminal, is not.
+"""
+
+import statistics
+
+from agentload.null import null_server
+from benchmarks.command import fixed, run
+from benchmarks.rows import Row
+
+TOKENS = 64
+FEW = 24
+"""Agents whose tokens the sdk client can still take one by one, on one core."""
+
+
+def slope(options: list[str], agents: int, client: str, lengths: tuple[float, float]) -> tuple[float, float]:
+    """Seconds of CPU for a call more, and tokens of a call, between runs of those two lengths (seconds)."""
+    with null_server(*options) as url:
+        short, long = (run(url, *fixed(agents, length, TOKENS, client=client)) for length in lengths)
+    calls = len(long.answered) - len(short.answered)
+    return (long.cpu - short.cpu) / calls, long.tokens / len(long.calls)
+
+
+def cost(options: list[str], agents: int, client: str, lengths: tuple[float, float], rounds: int) -> float:
+    """The median of some slopes, in seconds of CPU for a call."""
+    return statistics.median(slope(options, agents, client, lengths)[0] for _ in range(rounds))
+
+
+def section(rounds: int = 2) -> list[Row]:
+    name = "agentload run"
+    wire = cost(["--itl", "0.01"], 100, "wire", (1, 5), rounds) / TOKENS
+    few = cost(["--itl", "0.01"], FEW, "wire", (1, 9), rounds + 1) / TOKENS
+    sdk = cost(["--itl", "0.01"], FEW, "sdk", (1, 5), rounds) / TOKENS
+    call = cost(["--coalesced", "--ttft", "0.05"], 50, "wire", (1, 5), rounds)
+    return [
+        Row(name, "CPU per token, one token per write, 100 agents", wire * 1e6, "µs", most=18),
+        Row(name, f"the same with {FEW} agents", few * 1e6, "µs"),
+        Row(name, f"the same with the sdk client, {FEW} agents", sdk * 1e6, "µs"),
+        Row(name, f"share of the sdk client's, {FEW} agents", 100 * few / sdk, "%", most=10),
+        Row(name, f"CPU per call of {TOKENS} tokens in one write", call * 1e3, "ms", most=0.6),
+    ]
