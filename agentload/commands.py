@@ -16,7 +16,7 @@ from agentload import spec as specs
 from agentload.errors import BadInput
 from agentload.spec import Spec
 from agents.request import needs_sdk
-from loadprofiles import from_name
+from loadprofiles import Held, from_name
 
 FIXED_FLAGS = {"input_tokens": "task_tokens", "output_tokens": "output_tokens", "steps": "steps"}
 PLAIN_FLAGS = ("mode", "duration", "drain", "sessions", "seed", "scale", "longest_wait", "warmup")
@@ -61,12 +61,18 @@ def group(text: str) -> dict[str, Any]:
 
 
 def shape(given: dict[str, Any], duration: float | None) -> Any:
-    """The load profile that --profile, --agents and --rate name."""
+    """The load profile that --profile, --agents and --rate name.
+
+    Agents held from the command line start over a moment (500 a second): all at once, they would wait for each other
+    in this process, and send lag would say so.
+    """
     name = given.get("profile") or ("poisson" if "rate" in given else "held")
     try:
         profile = from_name(name, agents=given.get("agents"), rate=given.get("rate"), duration=duration or 60.0)
     except ValueError as error:
         raise BadInput(str(error)) from None
+    if isinstance(profile, Held):
+        profile = structs.replace(profile, stagger=min(profile.agents / 500, (duration or 60.0) / 10))
     return msgspec.to_builtins(profile)
 
 

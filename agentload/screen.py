@@ -18,7 +18,7 @@ from collectors.sketch import Sketch
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-TICK = 0.02
+TICK = 0.05
 """Seconds between two looks at how late the event loop is."""
 WINDOW = 10.0
 """Seconds that the view's rates and latencies look back."""

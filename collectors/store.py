@@ -223,14 +223,16 @@ def _rebuild(
         tool_calls=len(t),
         children=sum(s == session and a != "" and a.rpartition(".")[0] == agent for s, a in seen),
         compactions=0,
-        **{f"{kind}_tokens": int(getattr(calls, f"{kind}_tokens")[c].sum()) for kind in _ACCOUNTED},
+        input_tokens=int(calls.input_tokens[c].sum()),
+        cached_tokens=int(calls.cached_tokens[c].sum()),
+        output_tokens=int(calls.output_tokens[c].sum()),
+        reasoning_tokens=int(calls.reasoning_tokens[c].sum()),
+        argument_tokens=int(calls.argument_tokens[c].sum()),
         model_seconds=model,
         tool_seconds=tool,
         wait_seconds=max(0.0, float(end - start) - model - tool),
         join_seconds=0.0,
+        tenant=calls.tenant[c[0]] if c else "",
         worker=calls.worker[c[0]] if c else "",
         error="the run was interrupted",
     )
-
-
-_ACCOUNTED = ("input", "cached", "output", "reasoning", "argument")

@@ -167,14 +167,14 @@ def test_scale_shrinks_tokens_and_leaves_calls_and_seconds() -> None:
 
 
 def test_the_coder_matches_the_sessions_it_imitates() -> None:
-    """Median and p90 of calls per session and of output per call, FACTS of kv-cache-tester: 45 (LN median 39), 261."""
+    """kv-cache-tester: calls per session LN(39, 1.16); output per call p50 216, p90 899, p99 3,663, mean 439."""
     steps = np.array([count(CODER.steps, r, 1) for r in rng(1).spawn(20_000)])
     output = np.array([draw(CODER.output_tokens, r) for r in rng(2).spawn(20_000)])
 
     assert np.median(steps) == pytest.approx(39, rel=0.05)
     assert np.quantile(steps, 0.9) == pytest.approx(39 * np.exp(1.2816 * 1.16), rel=0.05)
-    assert np.median(output) == pytest.approx(261, rel=0.03)
-    assert np.quantile(output, 0.9) == pytest.approx(261 * np.exp(1.2816 * 0.9), rel=0.05)
+    assert np.quantile(output, [0.5, 0.9, 0.99]) == pytest.approx([216, 899, 3_663], rel=0.15)
+    assert np.mean(output) == pytest.approx(439, rel=0.1)
 
 
 def test_support_makes_the_calls_of_the_trajectories_it_imitates() -> None:
