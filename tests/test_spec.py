@@ -106,7 +106,7 @@ def test_flags_override_the_file(tmp_path: Path) -> None:
         tmp_path / "s.toml", {"agents": 9, "url": "http://x/v1", "seed": 4, "archetype": ["chat=2", "fixed"]}
     )
 
-    assert spec.profile == Held(9)
+    assert spec.profile == Held(9, stagger=9 / 500)
     assert (spec.endpoint.url, spec.seed, spec.duration) == ("http://x/v1", 4, 5.0)
     assert [(group.archetype, group.weight) for group in spec.population] == [("chat", 2.0), ("fixed", 1.0)]
 
