@@ -9,7 +9,7 @@ import numpy as np
 from agents.chain import Chain, Chat, Context, Message, Outcome, Reply, ToolCall, ToolResult, Wait
 from agents.draws import count, draw
 from agents.kind import Archetype
-from agents.sized import LEAST_MESSAGE, Room, keys, limit_of, preamble
+from agents.sized import LEAST_MESSAGE, Room, drawn, keys, limit_of, preamble
 from agents.text import CHARACTERS_PER_TOKEN
 from agents.tools import Toolbox
 
@@ -20,7 +20,7 @@ def live(name: str, archetype: Archetype, toolbox: Toolbox, rng: np.random.Gener
     """One session: a person's turns, and in each of them model calls and tools until the model has answered."""
     a = archetype.for_session(rng)
     limit = limit_of(a, room, rng)
-    fresh = keys(np.random.default_rng([salt, int(rng.integers(1 << 63))]))
+    fresh = keys(drawn(rng, salt))
     head = instructions(name, a, salt, room)
     context, held, compactions, last = Context(head, toolbox.schemas), 0, 0, Reply("ok")
     for turn in range(count(a.turns, rng, least=1)):

@@ -21,6 +21,9 @@ from agents.text import Calibration
 LEAST_MESSAGE = 8
 """Tokens of the smallest message: a template's overhead and a few words."""
 
+PAIRING = 20
+"""Tries to find a step that an output can change places with."""
+
 Child = Callable[[str, np.random.Generator], Agent]
 """Makes a sub-agent of the named archetype."""
 Pieces: TypeAlias = tuple[tuple[int, int], ...]
@@ -43,10 +46,24 @@ def preamble(name: str, archetype: Archetype, salt: int, room: Room) -> Message 
     return Message("system", tokens, key=(zlib.crc32(name.encode()) ^ salt) & 0xFFFFFFFF)
 
 
-def keys(rng: np.random.Generator) -> Iterator[int]:
-    """Identities for filler that no other session shares."""
+def keys(base: int) -> Iterator[int]:
+    """Identities for filler that no other session shares: splitmix64 (Steele, Lea, Flood 2014) from a drawn base.
+
+    Not NumPy's: a generator of its own costs 25 us to seed, a quarter of what a session of one call costs.
+    """
     while True:
-        yield int(rng.integers(1 << 63))
+        base = (base + 0x9E3779B97F4A7C15) & _ALL
+        mixed = ((base ^ (base >> 30)) * 0xBF58476D1CE4E5B9) & _ALL
+        mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _ALL
+        yield (mixed ^ (mixed >> 31)) >> 1
+
+
+def drawn(rng: np.random.Generator, salt: int) -> int:
+    """A session's base for `keys`: its own, and another one under another salt."""
+    return int(rng.integers(1 << 63)) ^ (salt * 0x5851F42D4C957F2D & _ALL)
+
+
+_ALL = (1 << 64) - 1
 
 
 def limit_of(archetype: Archetype, room: Room, rng: np.random.Generator, begun: int = 0) -> int:
@@ -113,15 +130,17 @@ class History:
     def rewrite(self, keep: float) -> None:
         """Change what follows a share of the history; its size stays."""
         left, changed = int(keep * self.tokens), list[Message]()
+        template = round(self.room.calibration.per_message)
         for message in self.context.messages:
-            if left >= message.tokens:
+            size = message.tokens if message.text is None else message.tokens + template  # replies come without it
+            if left >= size:
                 changed.append(message)
             elif left > LEAST_MESSAGE and message.text is None:
-                parts = (*start(pieces(message), left), (next(self.fresh), message.tokens - left))
-                changed.append(Message(message.role, message.tokens, parts=parts))
+                parts = (*start(pieces(message), left), (next(self.fresh), size - left))
+                changed.append(Message(message.role, size, parts=parts))
             else:
-                changed.append(Message(message.role, max(LEAST_MESSAGE, message.tokens), key=next(self.fresh)))
-            left = max(0, left - message.tokens)
+                changed.append(Message(message.role, max(LEAST_MESSAGE, size), key=next(self.fresh)))
+            left = max(0, left - size)
         self.context = Context(changed)
 
 
@@ -145,7 +164,7 @@ def sized(
     name: str, archetype: Archetype, rng: np.random.Generator, salt: int, room: Room, child: Child | None = None
 ) -> Chain:
     """One session: turns of a person, steps of the agent, tools between the steps."""
-    fresh = keys(np.random.default_rng([salt, int(rng.integers(1 << 63))]))
+    fresh = keys(drawn(rng, salt))
     a = archetype.for_session(rng)
     said = count(a.task_tokens, rng, least=LEAST_MESSAGE)
     limit = limit_of(a, room, rng, a.system_tokens + a.schema_tokens + said)
@@ -157,14 +176,13 @@ def sized(
             yield Wait(min(draw(a.think_seconds, rng), a.longest_wait))
             said = count(a.turn_tokens, rng, least=LEAST_MESSAGE)
         history.add(min(said, max(LEAST_MESSAGE, int(0.8 * history.limit) - history.tokens)))
-        for left in range(count(a.steps, rng, least=1) - 1, -1, -1):
+        planned = lengths(a, step, count(a.steps, rng, least=1), rng)
+        for left, (output, growth) in zip(range(len(planned) - 1, -1, -1), planned, strict=True):
             if step:
                 change(history, a, rng)
             if step and a.pause and rng.random() < a.pause:
                 intents += 1
                 yield Wait(min(draw(a.think_seconds, rng), a.longest_wait))
-            output = count(a.output_tokens, rng, least=1)
-            growth = count(a.opening_tokens if step < a.opening_steps else a.growth_tokens, rng)
             if history.tokens + output > history.limit:
                 if a.at_limit == "end":
                     return Outcome("context_limit", last, intents=intents, compactions=history.compactions)
@@ -172,6 +190,7 @@ def sized(
                 if not reply.ok:
                     return Outcome("failed", intents=intents, compactions=history.compactions)
                 history.compact(reply, draw(a.compact_to, rng))
+                history.limit = limit_of(a, room, rng, history.tokens)
                 output = max(1, min(output, history.limit - history.tokens))
             reply = yield history.ask(output)
             if not reply.ok:
@@ -189,6 +208,22 @@ def sized(
             history.add(max(LEAST_MESSAGE * max(1, len(results)), growth - output) + told)
         intents += 1
     return Outcome("done", last, intents=intents, compactions=history.compactions)
+
+
+def lengths(a: Archetype, step: int, steps: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """Output and growth of each of a turn's steps. The reply is part of the growth, so the two go together: drawn each
+    by itself, they are paired such that the growth holds the reply, wherever two steps can change places for it."""
+    outputs = [count(a.output_tokens, rng, least=1) for _ in range(steps)]
+    growths = [
+        count(a.opening_tokens if i < a.opening_steps else a.growth_tokens, rng) for i in range(step, step + steps)
+    ]
+    for i in range(steps):
+        for _ in range(PAIRING if outputs[i] > growths[i] else 0):
+            j = int(rng.integers(steps))
+            if outputs[i] <= growths[j] and outputs[j] <= growths[i]:
+                outputs[i], outputs[j] = outputs[j], outputs[i]
+                break
+    return list(zip(outputs, growths, strict=True))
 
 
 def change(history: History, a: Archetype, rng: np.random.Generator) -> None:
