@@ -21,14 +21,15 @@ def cluster_of(options: BoxOptions) -> Cluster:
 
 
 def seconds_per_token(runs: list[Run], options: BoxOptions) -> tuple[dict[str, float], dict[str, float]]:
-    """The share of time the accelerators spend on prefill and on decoding, and their seconds per token by account.
+    """The share of time the accelerators spend on prefill, on reading contexts and on the rest of decoding, and their
+    seconds per token by account. They decode whenever one request does, so that being busy is not being full.
 
     From T = T0 + a·P + b·D + c·K + d·A: a fresh token takes a and its part of d·A, an output token b and its part of
     T0 (over the D requests that decode together), and the reading of the context, c·K, belongs to the tokens that are
     read. What preemption computes again is not in the records, and so not here.
     """
     preset, replicas = preset_of(options), options.replicas + options.prefill
-    prefill = decode = reading_fresh = reading_cached = reading_output = window = flying = some = 0.0
+    prefill = reading_fresh = reading_cached = reading_output = window = flying = some = 0.0
     total = dict.fromkeys(ACCOUNTS, 0.0)
     for run in runs:
         start, stop, _ = window_of(run)
@@ -50,13 +51,13 @@ def seconds_per_token(runs: list[Run], options: BoxOptions) -> tuple[dict[str, f
     if not output or not some:
         return {}, {}
     step = preset.base_ms / max(1.0, flying / some) + preset.decode_ms  # of one output token
-    decode = step * output + reading_fresh + reading_cached + reading_output
+    reading = reading_fresh + reading_cached + reading_output
     weights = {
         "input_fresh": _per(prefill + reading_fresh, total["input_fresh"]),
         "input_cached": _per(reading_cached, total["input_cached"]),
     }
     each = _per(step * output + reading_output, output)
-    shares = {"prefill": prefill, "decoding": decode}
+    shares = {"prefill": prefill, "reading contexts": reading, "decoding": step * output}
     return (
         {name: ms / 1000 / (window * replicas) for name, ms in shares.items()},
         {name: weights.get(name, each) for name in ACCOUNTS},

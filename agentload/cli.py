@@ -207,6 +207,82 @@ def capacity(
     raise typer.Exit(commands.capacity(spec, flags(values, *CAPACITY), out, asked, as_json=json))
 
 
+SWEEP = ("axis", "values", "start", "most", "measure", "precision", "repeats", "seconds", "census", "gpus", "simulate")
+"""What `sweep` is asked beside the spec."""
+FACTORY = ("gpu_hour_usd", "gpu_usd", "kw", "pue", "kwh_usd", "life_years", "utilisation")
+"""What it is told of costs."""
+
+
+@app.command()
+def sweep(
+    spec: SpecFile = None,
+    axis: Annotated[str, typer.Option(help="What is raised: agents, rate, fanout, steps or share.")] = "agents",
+    values: Annotated[list[float] | None, typer.Option(help="A step; repeat. Without any: by doubling.")] = None,
+    start: Annotated[float | None, typer.Option(help="First step, where they are chosen by doubling.")] = None,
+    most: Annotated[float | None, typer.Option(help="Largest step, where they are chosen by doubling.")] = None,
+    url: Url = None,
+    model: Model = None,
+    api_key_env: ApiKeyEnv = None,
+    archetype: Archetypes = None,
+    mode: Mode = None,
+    profile: ProfileName = None,
+    agents: Agents = None,
+    rate: Rate = None,
+    seed: Seed = None,
+    scale: Scale = None,
+    longest_wait: LongestWait = None,
+    measure: Annotated[float | None, typer.Option(help="Seconds of a step.")] = None,
+    precision: Annotated[float | None, typer.Option(help="Half the interval over the mean that is enough.")] = None,
+    repeats: Annotated[int | None, typer.Option(help="Most runs of a step.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Wall-clock seconds for everything.")] = None,
+    census: Annotated[
+        int | None, typer.Option(help="Whole sessions of each archetype, for tasks, chains and forecasts.")
+    ] = None,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="In virtual time, against the simulated cluster.")
+    ] = False,
+    resume: Annotated[Path | None, typer.Option(help="A sweep folder to go on with.")] = None,
+    prices: Annotated[Path | None, typer.Option(help="A TOML price table of your own.")] = None,
+    gpus: Annotated[float | None, typer.Option(help="GPUs of the endpoint.")] = None,
+    gpu_hour_usd: Annotated[float | None, typer.Option(help="Price of a GPU-hour.")] = None,
+    gpu_usd: Annotated[float | None, typer.Option(help="Or of a GPU to buy, its share of all else included.")] = None,
+    kw: Annotated[float | None, typer.Option(help="Power per GPU, its share of the server included.")] = None,
+    pue: Annotated[float | None, typer.Option(help="All power over the computers' power.")] = None,
+    kwh_usd: Annotated[float | None, typer.Option(help="Price of a kWh.")] = None,
+    life_years: Annotated[float | None, typer.Option(help="Life of what was bought.")] = None,
+    utilisation: Annotated[float | None, typer.Option(help="Share of the hours that are sold.")] = None,
+    out: Out = RUNS,
+) -> None:
+    """Raise the load in steps: how demand scales, where the cluster saturates, what a task costs, which tier pays.
+
+    Example: agentload sweep --simulate --archetype coder --archetype chat --gpu-hour-usd 2.5
+    """
+    given = dict(locals())
+    asked = {name: value for name, value in given.items() if name in SWEEP}
+    factory = {name: value for name, value in given.items() if name in FACTORY}
+    plain = flags(given, *SWEEP, *FACTORY, "resume", "prices")
+    from agentload import commands
+
+    raise typer.Exit(commands.sweep(spec, plain, out, asked, resume, prices, factory))
+
+
+@app.command()
+def forecast(
+    assumptions: Annotated[Path | None, typer.Argument(help="A TOML file; without one, those that ship.")] = None,
+    sessions: Annotated[
+        list[Path] | None, typer.Option("--from", help="Run or sweep folder whose sessions are resampled; repeat.")
+    ] = None,
+    out: Out = RUNS,
+) -> None:
+    """Tokens, GPUs, megawatts, cost and revenue over the years, with bands, from measured sessions.
+
+    Example: agentload forecast --from runs/2026-11-23T14-02-11-sweep
+    """
+    from agentload import commands
+
+    commands.forecast(assumptions, sessions or [], out)
+
+
 @app.command()
 def compare(
     a: Annotated[Path, typer.Argument(help="A run folder, or a capacity folder: the one to compare with.")],

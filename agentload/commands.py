@@ -242,6 +242,54 @@ def capacity(path: Path | None, flags: dict[str, Any], out: Path, asked: dict[st
     return code
 
 
+def sweep(
+    path: Path | None,
+    flags: dict[str, Any],
+    out: Path,
+    asked: dict[str, Any],
+    resume: Path | None,
+    prices: Path | None,
+    factory: dict[str, Any],
+) -> int:
+    """Raise the load step by step, write the sweep's pages, and print where; return the exit code."""
+    from agentload.sweep import Options
+    from agentload.sweep import sweep as run_sweep
+    from collectors.boards import write_sweep
+    from collectors.economics import load_prices
+    from collectors.factory import Factory
+
+    spec = resolve(path, flags)
+    given = {name: value for name, value in asked.items() if value is not None}
+    given["values"] = tuple(given.get("values", ()))
+    given.setdefault("census", 200 if asked["simulate"] else 0)
+    costs = {name: value for name, value in factory.items() if value is not None}
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)  # noqa: T201
+
+    try:
+        options = msgspec.convert(given, Options)
+        table = load_prices(prices) if prices else None
+        owned = Factory(gpus=given.get("gpus") or spec.gpus or 1.0, **costs) if costs else None
+        with contextlib.nullcontext(spec) if options.simulate else target(spec) as there:
+            folder, code = run_sweep(there, out, options, say=say, resume=resume)
+        print(write_sweep(folder, table, owned))  # noqa: T201
+    except (FileNotFoundError, ValueError) as error:
+        raise BadInput(str(error)) from None
+    return code
+
+
+def forecast(path: Path | None, folders: list[Path], out: Path) -> None:
+    """Write the forecast's page and print where."""
+    from agentload import forecasting
+
+    try:
+        folder = forecasting.forecast(forecasting.read(path), folders, out)
+    except (FileNotFoundError, ValueError) as error:
+        raise BadInput(str(error)) from None
+    print(folder / "forecast.html")  # noqa: T201
+
+
 def compare(a: Path, b: Path, *, as_json: bool) -> None:
     """Print what can be said of two runs, or of two capacity results."""
     from collectors.compare import compare as compare_folders

@@ -21,7 +21,7 @@ from msgspec import Struct, structs
 from numpy.typing import NDArray
 
 from agentload.errors import BadInput
-from agentload.families import Fitted, fit
+from agentload.families import Fitted, fit, measured
 from agentload.traces.graph import Agent, Call, Gap, Session, Start, Tools
 from agents.draws import Draw, Mixture, Quantiles
 from agents.kind import Archetype, SimulatedTool, Variant
@@ -133,7 +133,7 @@ def build(seen: Seen, name: str, made: Fit) -> None:
     """Fit one kind of agent, and then the kind of its sub-agents."""
     head = preamble(seen.shapes)
     parts = classes(seen.shapes)
-    variants = [variant(part, head, f"{name} · class {i}" if len(parts) > 1 else name, made)
+    variants = [variant(part, head, f"{name} · class {i}" if len(parts) > 1 else name, made, len(parts) > 1)
                 for i, part in enumerate(parts, 1)]  # fmt: skip
     common = everyone(seen, name, made)
     first = {field: value for field, value in structs.asdict(variants[0]).items() if value is not None}
@@ -221,13 +221,15 @@ def steps_of(shapes: list[Shape]) -> Steps:
     return steps
 
 
-def variant(shapes: list[Shape], head: int, place: str, made: Fit) -> Variant:
-    """The lengths of one class."""
+def variant(shapes: list[Shape], head: int, place: str, made: Fit, cut: bool) -> Variant:
+    """The lengths of one class. Where it is one of several, what it was cut by is no distribution of any family."""
     steps = steps_of(shapes)
     outputs = [float(max(1, output)) for shape in shapes for output in shape.outputs]
     fields: dict[str, Draw] = {
-        "task_tokens": note(made, place, "task_tokens", [float(max(8, shape.inputs[0] - head)) for shape in shapes]),
-        "steps": note(made, place, "steps", [float(len(shape.inputs)) for shape in shapes]),
+        "task_tokens": note(
+            made, place, "task_tokens", [float(max(8, shape.inputs[0] - head)) for shape in shapes], cut
+        ),
+        "steps": note(made, place, "steps", [float(len(shape.inputs)) for shape in shapes], cut),
         "output_tokens": note(made, place, "output_tokens", outputs),
     }
     growth = steps.growth or steps.opening
@@ -240,9 +242,9 @@ def variant(shapes: list[Shape], head: int, place: str, made: Fit) -> Variant:
     return Variant(weight=float(len(shapes)), **fields)
 
 
-def note(made: Fit, place: str, field: str, values: list[float]) -> Draw:
+def note(made: Fit, place: str, field: str, values: list[float], as_measured: bool = False) -> Draw:
     """Fit numbers, and remember how well it went."""
-    found = made.fitted[f"{place} · {field}"] = fit(np.array(values))
+    found = made.fitted[f"{place} · {field}"] = measured(np.array(values)) if as_measured else fit(np.array(values))
     return found.draw
 
 

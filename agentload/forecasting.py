@@ -1,6 +1,7 @@
 """`agentload forecast`: a TOML file of assumptions, measured sessions beside them, the result as a folder."""
 
 import tomllib
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from collectors.steady import CannotSay
 from collectors.store import write_file
 
 
-def read(path: Path, changes: dict[str, Any] | None = None) -> Forecast:
-    """The assumptions in a TOML file, with some of them changed. BadInput, one line, for what is none."""
+def read(path: Path | None = None, changes: dict[str, Any] | None = None) -> Forecast:
+    """The assumptions in a TOML file, or those that ship with agentload, with some of them changed. BadInput, one line,
+    for what is none."""
+    path = Path(str(resources.files("agentload") / "forecast.toml")) if path is None else path
     try:
         plain = tomllib.loads(path.read_text("utf-8")) | (changes or {})
     except FileNotFoundError:

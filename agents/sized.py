@@ -139,7 +139,7 @@ class History:
                 parts = (*start(pieces(message), left), (next(self.fresh), size - left))
                 changed.append(Message(message.role, size, parts=parts))
             else:
-                changed.append(Message(message.role, max(LEAST_MESSAGE, size), key=next(self.fresh)))
+                changed.append(Message(message.role, size, key=next(self.fresh)))
             left = max(0, left - size)
         self.context = Context(changed)
 

@@ -76,7 +76,7 @@ def short(value: float) -> str:
 
 
 def demand(points: Points, study: dict[str, Any], unit: str) -> Figure:
-    """Tokens per second, and per agent-hour, against the load; dotted what proportion would be, dashed the USL."""
+    """Tokens per second, and per agent-hour, against the load; dotted the closed loop's bounds, dashed the USL."""
     colour, data = colours(points), []
     rows = [row for mine in points.values() for row in mine]
     for name, mine in points.items():
@@ -84,12 +84,12 @@ def demand(points: Points, study: dict[str, Any], unit: str) -> Figure:
         error = bars([p.tokens for p in mine])
         data.append(line(n, x, name, colour[name], error_y=error))
         data.append(line(n, [p.tokens_per_agent_hour for p in mine], name, colour[name], "2", showlegend=False))
-        if n[0] > 0:
-            ideal = line(n, x[0] * n / n[0], f"{name}, in proportion", colour[name])
-            data.append(ideal | quiet("dot"))
+        fine = np.geomspace(n[0], n[-1], 60) if n[0] > 0 else n
+        if n[0] > 0:  # the closed loop's bounds: min(N/(R0+Z), 1/D), in tokens
+            bound = np.minimum(x[0] * fine / n[0], x.max())
+            data.append(line(fine, bound, f"{name}, bound", colour[name]) | quiet("dot"))
         grown = study["series"][name]["saturation"]
         if not isinstance(grown, str) and grown["usl"] is not None:
-            fine = np.geomspace(n[0], n[-1], 60)
             data.append(line(fine, grown["usl"].throughput(fine), f"{name}, USL", colour[name]) | quiet("dash"))
     figure = panels(data, ["tokens per second", "tokens per agent-hour"], unit, 400)
     every = [p.value for p in rows]

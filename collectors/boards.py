@@ -229,7 +229,9 @@ def _says_demand(rows: Study) -> str:
             said.append(f"{escape(name)} ∝ N^{e.value:.2f} ({e.low:.2f} to {e.high:.2f})")
     first = "Until the cluster saturates, demand grows as " + ", ".join(said) + ". " if said else ""
     return (
-        first + "Dotted: in proportion to the first step; dashed: the universal scalability law. The right panel falls "
+        first
+        + "Dotted: the bound of a closed loop, from the first step and the most that was seen; dashed: the universal "
+        "scalability law. The right panel falls "
         "where agents wait for the cluster instead of asking for more."
     )
 
@@ -281,7 +283,7 @@ def _people_sections(found: Study, spot: Mapping[str, str], wholes: str) -> list
         why = people if isinstance(people, str) else mix if isinstance(mix, str) else f"there is no {BASELINE}"
         return [section("Human against machine", f"Nothing to compare: {escape(why)}.")]
     said = [
-        f"a {escape(name)} at work asks for as much as {number(row['people_per_agent'].value)} people: machines "
+        f"one {escape(name)} at work asks for as much as {number(row['people_per_agent'].value)} people: machines "
         f"exceed people from {row['by_presence']:.2%} of those present ({row['by_intent']:.2g} of the requests)"
         for name, row in mix.items()
     ]
@@ -354,6 +356,9 @@ def _says_decline(best: Mapping[str, Any] | None) -> str:
 
 
 WORDS = {
+    "(R0+Z)/D": "where a closed loop's bounds meet: a call alone and the pause after it, over the bottleneck's seconds",
+    "by theory": "agents of a branching process (Galton–Watson) whose every agent has the root's mean of sub-agents",
+    "tail": "of tokens per session: maximum likelihood above xmin (Clauset, Shalizi, Newman 2009), against a lognormal",
     "load": "what was swept; N where it is agents",
     "knee": "where throughput begins to grow more slowly than the square root of the load",
     "N*": "the load with most throughput, by the universal scalability law X = λN / (1 + σ(N−1) + κN(N−1))",

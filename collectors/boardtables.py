@@ -58,13 +58,14 @@ def curves_table(rows: Study) -> str:
         law, grown = row["tokens_power"], row["saturation"]
         power = law if isinstance(law, str) else between(law["exponent"], _two)
         above = "–" if isinstance(law, str) else f"{law['p_superlinear']:.2g}"
-        usl, peak = "–", "–"
+        usl, peak, meet = "–", "–", "–"
         if not isinstance(grown, str):
             fit = grown["usl"]
             usl = grown["no_usl"] if fit is None else f"σ {fit.contention.value:.3g}, κ {fit.coherency.value:.2g}"
             peak = "–" if fit is None else fit.note if fit.best is None else between(fit.best)
-        lines.append([name, power, above, usl, peak, row["ended"]])
-    head = ["", "tokens/s ∝ N^β", "p (β > 1 by chance)", "scalability law", "N*", "the series ended"]
+            meet = "–" if grown["bounds"] is None else number(grown["bounds"].knee)
+        lines.append([name, power, above, usl, peak, meet, row["ended"]])
+    head = ["", "tokens/s ∝ N^β", "p (β > 1 by chance)", "scalability law", "N*", "(R0+Z)/D", "the series ended"]
     return table(head, lines, words=True)
 
 
@@ -79,6 +80,9 @@ def causes(rows: Study) -> str:
     return table(["", "what happens", "cause"], lines, words=True)
 
 
+TAILS = {"power law and lognormal fit alike": "either", "power law": "power law", "lognormal": "lognormal"}
+
+
 def chains_table(rows: Study) -> str:
     """Growth along the chain and sub-agents of each series."""
     lines = []
@@ -89,12 +93,14 @@ def chains_table(rows: Study) -> str:
         else:
             over = "–" if chain["overtakes"] is None else number(chain["overtakes"])
             grown = ("–" if chain[key] is None else between(chain[key].exponent, _two) for key in ("total", "fresh"))
-            cells = [between(chain["base"]), between(chain["per_turn"]), over, *grown]
+            cells = [about(chain["base"]), about(chain["per_turn"]), over, *grown]
         agents = kin if isinstance(kin, str) else between(kin["measured"], _two)
         theory = "–" if isinstance(kin, str) or kin["theory"] is None else f"{kin['theory']:.2f}"
-        lines.append([name, *cells, agents, theory])
-    head = ["", "first prompt s", "per turn d", "T where d overtakes s", "input ∝ calls^γ", "fresh ∝ calls^γ",
-            "agents per session", "by Galton–Watson"]  # fmt: skip
+        tail = row["tail"]
+        heavy = "–" if isinstance(tail, str) else f"{TAILS[tail['verdict']]}, α {tail['alpha'].value:.1f}"
+        lines.append([name, *cells, agents, theory, heavy])
+    head = ["", "first prompt s", "per turn d", "d overtakes s at", "input ∝ calls^γ", "fresh ∝ calls^γ",
+            "agents per session", "by theory", "tail of tokens"]  # fmt: skip
     return table(head, lines)
 
 
@@ -170,10 +176,11 @@ def steps_table(swept: Swept, factory: Factory) -> str:
                 [name, number(p.value), about(p.tokens) + ("" if p.steady else " not steady"),
                  number(p.tokens_per_agent_hour), number(p.jobs_per_hour), number(p.in_flight),
                  "–" if p.little_gap is None else f"{p.little_gap:+.1%}", share(p.hit), share(p.resent),
-                 duration_text(p.ttft_p95), share(p.error_rate), f"{p.warmup:.0f} s", f"{len(p.runs)}"]
+                 duration_text(p.ttft_p95), share(p.error_rate), f"{p.attempts:.3g}", f"{p.warmup:.0f} s",
+                 f"{len(p.runs)}"]
             )  # fmt: skip
     head = ["", "load", "tokens/s", "per agent-hour", "jobs/h", "in flight", "Little's law gap", "cache hit",
-            "resent", "TTFT p95", "errors", "warm-up", "runs"]  # fmt: skip
+            "resent", "TTFT p95", "errors", "attempts", "warm-up", "runs"]  # fmt: skip
     return table(head, lines)
 
 

@@ -48,6 +48,7 @@ def saturation(points: Sequence[Point], cluster: Cluster, rng: np.random.Generat
     except CannotSay as why:
         no_usl = str(why)
     cause, says = why_saturated(points, at, cluster)
+    says += spent(points, at)
     best = max(points, key=lambda point: point.tokens.value)
     return Saturation(at, cause, says, usl, no_usl, closed_loop(points), best)
 
@@ -100,6 +101,16 @@ def why_saturated(points: Sequence[Point], at: float | None, cluster: Cluster) -
         f"{where}: calls wait for the accelerators (median TTFT {duration_text(first.ttft_p50)}, then "
         f"{duration_text(late.ttft_p50)})."
     )
+
+
+def spent(points: Sequence[Point], at: float | None) -> str:
+    """What the accelerators do from the knee on, where that is known; "" otherwise."""
+    point = points[-1] if at is None else next((p for p in points if p.value >= at), points[-1])
+    if not point.busy:
+        return ""
+    whole = max(1.0, sum(point.busy.values()))  # the parts are estimates, and can sum to a little more
+    parts = [f"{share(part / whole)} {name}" for name, part in point.busy.items()]
+    return f" At {number(point.value)} the accelerators spend their time {', '.join(parts)}."
 
 
 def waiting(point: Point) -> tuple[str, str]:

@@ -65,6 +65,14 @@ def test_sessions_that_were_measured_are_those_that_ended(run: Path) -> None:
     assert len(table) == len(done)
 
 
+def test_the_shipped_assumptions_are_ranges_with_sources(run: Path, tmp_path: Path) -> None:
+    folder = forecast(read(None, {"paths": 1_000}), [run], tmp_path / "out")
+    found = json.loads((folder / "forecast.json").read_text())
+
+    assert all(row["source"] for row in found["inputs"].values() if isinstance(row["value"], dict))
+    assert found["runs_out"]["share"][-1] > 0
+
+
 def test_an_input_may_be_changed(file: Path) -> None:
     assert read(file, {"agents": 4}).agents == 4.0
 

@@ -76,8 +76,8 @@ class Prompt:
     def ask(self, output: int, thought: int) -> tuple[int, Runs]:
         """A number for the text of the answer, and the identities of all blocks of prompt and answer.
 
-        The answer has `output` tokens; `thought` of them are reasoning. The same prompt with an answer of another length
-        is taken to be answered in other words.
+        The answer has `output` tokens; `thought` of them are reasoning. The same prompt with an answer of another
+        length is taken to be answered in other words.
         """
         prompt = self.size
         opened = hash((self._chain, ROLES["assistant"]))

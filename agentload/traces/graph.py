@@ -62,6 +62,9 @@ class Thread:
         """A call whose prompt has these pieces; the rest of `input` is its own. Pieces beyond `input` are cut off."""
         pieces = fit(pieces, input)
         same = common(self.pieces, pieces)
+        if same < len(pieces) and same < len(self.pieces):
+            (key, tokens), (kept, had) = pieces[same], self.pieces[same]
+            same += key == kept and tokens < had  # the start of a piece, cut short
         keep = sum(tokens for _, tokens in pieces[:same])
         self.pieces, self.input = pieces, input
         return Call(input, output, keep, runs(pieces[same:]), **recorded)

@@ -8,11 +8,16 @@ from typing import Any
 from agentload.traces.graph import Agent, Call, Gap, Piece, Session, Start, Step, Thread, Tool, Tools, identity
 from agents import chain
 from agents.chain import Chat, Message, Outcome, Reply, Spawn, ToolResult, Wait
+from agents.text import Calibration
 
 
 def made(agent: chain.Agent, name: str) -> Session:
     """The session of an agent."""
     return Session(name, Builder(name).agent(agent)[0], shared=True)
+
+
+TEMPLATE = Calibration()
+"""What a chat template costs in a prompt that nobody sends."""
 
 
 class Builder:
@@ -48,8 +53,10 @@ class Builder:
                     answer = [ToolResult(call.tokens, call.text, call.ok) for call in ask]
 
     def call(self, chat: Chat, thread: Thread) -> Call:
-        pieces = [piece for message in chat.context.messages for piece in pieces_of(message)]
-        return thread.call(pieces, chat.wanted_input or sum(tokens for _, tokens in pieces), chat.max_tokens)
+        opening = (identity("template"), round(TEMPLATE.per_request))
+        pieces = [opening, *(piece for message in chat.context.messages for piece in pieces_of(message))]
+        size = sum(tokens for _, tokens in pieces)
+        return thread.call(pieces, max(size, chat.wanted_input or 0), chat.max_tokens)
 
     def reply(self, chat: Chat) -> Reply:
         """What was asked for, in a text that is only a name."""
@@ -64,4 +71,6 @@ def pieces_of(message: Message) -> list[Piece]:
     if message.parts:
         return list(message.parts)
     key = message.key if message.text is None else identity(message.role, message.text)
-    return [(key, message.tokens)] if message.tokens else []
+    replied = message.role == "assistant" and message.text is not None
+    template = round(TEMPLATE.per_message) if replied else 0  # other messages are sized with it
+    return [(key, message.tokens + template)] if message.tokens + template else []
