@@ -131,14 +131,11 @@ class Exchange:
 class Connection(asyncio.Protocol):
     """One connection, kept alive between exchanges. `made` and `lost` are told when it is there and when it is gone."""
 
-    def __init__(
-        self, now: Callable[[], float], made: "Callable[[Connection], None]", lost: "Callable[[Connection], None]"
-    ) -> None:
+    def __init__(self, now: Callable[[], float], lost: "Callable[[Connection], None]") -> None:
         self.transport: asyncio.Transport | None = None
         self.exchange: Exchange | None = None
         self.reused = False
         self._now = now
-        self._made = made
         self._lost = lost
         self._parser = httptools.HttpResponseParser(self)
         self._clear()
@@ -190,7 +187,6 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(0)  # uvloop then writes at once instead of at the end of its iteration
-        self._made(self)
 
     def data_received(self, data: bytes) -> None:
         t = self._now()

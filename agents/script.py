@@ -12,7 +12,7 @@ from typing import Annotated, NamedTuple, TypeAlias
 from msgspec import Meta, Struct
 
 Tokens = Annotated[int, Meta(ge=0, le=1_000_000_000)]
-Seconds = Annotated[float, Meta(ge=0, le=1e10)]
+Seconds = Annotated[float, Meta(ge=0, le=1e13)]
 Key = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Text = Annotated[str, Meta(max_length=1_000)]
 

@@ -125,10 +125,14 @@ class Wire:
             return None
         finally:
             answer.connect += self._now() - start
+        # Not earlier: a task that is cancelled while it connects never gets here, and uvloop then closes the socket
+        # without telling the protocol.
+        if connection.transport is not None and not connection.transport.is_closing():
+            self._open.add(connection)
         return connection
 
     def _new(self) -> Connection:
-        return Connection(self._now, self._open.add, self._lost)
+        return Connection(self._now, self._lost)
 
     def _lost(self, connection: Connection) -> None:
         self._open.discard(connection)

@@ -102,7 +102,7 @@ def answer_to(name: str, reads: list[bytes]) -> dict[str, Any]:
     async def receive() -> dict[str, Any]:
         ticks = iter(range(10_000_000))
         open_: set[Connection] = set()
-        connection, transport = Connection(lambda: float(next(ticks)), open_.add, open_.discard), Sink()
+        connection, transport = Connection(lambda: float(next(ticks)), open_.discard), Sink()
         connection.connection_made(transport)
         answer = APIS[CASES[name].api].answer()
         exchange = Exchange(answer, True, asyncio.get_running_loop().create_future())

@@ -12,8 +12,9 @@ import msgspec
 import pytest
 import uvloop
 
+from agentload.null import null_server
 from agents.chain import Chat, Context, Message, ToolSchema
-from agents.endpoint import Endpoint, Features
+from agents.endpoint import Endpoint, Features, Place
 from agents.request import Request, join, needs_sdk
 from agents.text import Encoder
 from agents.wire import Wire
@@ -351,3 +352,24 @@ def test_the_wire_works_on_the_loop_of_the_standard_library(server: Torture) -> 
     records, _ = asyncio.run(call("wire", endpoint(server.url("hello")), 3))
 
     assert [r.status for r in records] == ["ok"] * 3
+
+
+def test_a_call_that_is_cancelled_while_it_connects_does_not_keep_the_client_open() -> None:
+    """uvloop closes such a socket without a word to the protocol; `close` must not wait for that word."""
+
+    async def main(url: str) -> None:
+        for delay in range(60):
+            client = Wire(Endpoint(url, "m"), Features(), Encoder(), time.perf_counter, "run")
+            here = Place(0, "", "a", 0, 0, 0.0)
+            calls = [
+                asyncio.ensure_future(client.send(Chat(Context([Message("user", 9)]), 4), here, lambda call: None))
+                for _ in range(4)
+            ]
+            await asyncio.sleep(delay * 20e-6)
+            for made in calls:
+                made.cancel()
+            await asyncio.wait(calls)
+            await asyncio.wait_for(client.close(), 2.0)
+
+    with null_server() as url, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main(url))
