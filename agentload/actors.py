@@ -4,8 +4,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import numpy as np
-
 from agentload.flights import Flight
 from agentload.session import Tally
 from agentload.spec import Retry
@@ -69,5 +67,4 @@ def results(calls: list[ToolCall]) -> list[ToolResult]:
 def back_off(retry: Retry, seed: int, flight: Flight) -> float:
     """Seconds before the next attempt, drawn as `agentload.session` draws them."""
     tally = flight.actor.tally
-    rng = np.random.default_rng([seed, tally.session, tally.steps - 1, flight.attempt, len(tally.agent)])
-    return min(retry.longest_seconds, retry.first_seconds * retry.factor**flight.attempt) * float(rng.random())
+    return retry.pause(flight.attempt, [seed, tally.session, tally.steps - 1, flight.attempt, len(tally.agent)])

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
-import numpy as np
 from msgspec import structs
 
 from agentload.quota import Quota
@@ -221,8 +220,7 @@ async def call_model(chat: Chat, tally: Tally, due: float, world: World, lane: L
             break
         pause = reply.retry_after
         if pause is None:
-            rng = np.random.default_rng([world.seed, tally.session, step, attempt, len(tally.agent)])
-            pause = min(retry.longest_seconds, retry.first_seconds * retry.factor**attempt) * float(rng.random())
+            pause = retry.pause(attempt, [world.seed, tally.session, step, attempt, len(tally.agent)])
         due = world.clock.now() + pause
         tally.wait += pause
         await world.sleep_until(due)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
+import numpy as np
 from msgspec import Meta, Struct
 
 from agentload.box.options import BoxOptions
@@ -33,12 +34,19 @@ class Retry(Struct, frozen=True, forbid_unknown_fields=True):
     """What agents do when a call fails for a reason that may pass: exponential back-off with full jitter.
 
     Attempts are those of the openai SDK (two retries after 408, 409, 429 and 5xx); a server's Retry-After is honoured.
+    `attempts = 1` never retries; `factor = 1, jitter = false` waits the same each time.
     """
 
     attempts: Count = 3  # tries in all; 1 never retries
     first_seconds: Positive = 0.5
     factor: Annotated[float, Meta(ge=1)] = 2.0
     longest_seconds: Positive = 30.0
+    jitter: bool = True  # full: anything between nothing and the back-off
+
+    def pause(self, attempt: int, seed: list[int]) -> float:
+        """Seconds to wait after that attempt (from 0); the seed decides the jitter."""
+        longest = min(self.longest_seconds, self.first_seconds * self.factor**attempt)
+        return longest * float(np.random.default_rng(seed).random()) if self.jitter else longest
 
 
 class Tenant(Struct, frozen=True, forbid_unknown_fields=True):

@@ -79,7 +79,8 @@ function draw() {
       margin: {l: 56, r: 24, t: 58, b: 40}, hovermode: "x unified",
       hoverlabel: {bgcolor: look.getPropertyValue("--paper").trim(), bordercolor: line, font: {size: 12}},
       legend: {orientation: "h", x: 0, y: 1, yref: "container", yanchor: "top", traceorder: "normal"}, ...layout},
-      {displayModeBar: false, responsive: true});
+      {displaylogo: false, responsive: true,
+       modeBarButtons: [["toImage"]], toImageButtonOptions: {format: "png", scale: 2, filename: name}});
   }
 }
 draw();
