@@ -51,7 +51,6 @@ async def start_sessions(spec: Spec, plan: Plan, world: World, share: Share) -> 
         number = seat
         while number in share.begun:
             number += seats
-        agent = plan.agent(number, seat)  # made before its time, so that nobody waits for it
         await world.sleep_until(start)
         due = max(start, world.clock.now()) if share.begun else start
         while (spec.sessions is None or number < spec.sessions) and due < min(stop, duration) and not world.ending:
@@ -59,9 +58,8 @@ async def start_sessions(spec: Spec, plan: Plan, world: World, share: Share) -> 
             leave = stop - world.clock.now() if spec.leaving == "cancel" and stop < duration else None
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(leave):
-                    await run_agent(agent, number, "", due, world)
+                    await run_agent(plan.agent(number, seat), number, "", due, world)
             number, due = number + seats, world.clock.now()
-            agent = plan.agent(number, seat)
 
     async def arrive() -> None:
         """Open loop: sessions start at their arrivals, whatever became of the others."""
