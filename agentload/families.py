@@ -3,7 +3,8 @@
 Maximum likelihood throughout. Gamma: Minka's estimate (2002) and Newton steps. Weibull: the profile equation by
 Newton. A lognormal with a Pareto tail: the tail's exponent is Hill's (1975) above the 90 % or the 95 % quantile, the
 body a lognormal of which nothing above was seen (Cohen 1959). Two lognormals: expectation maximisation. A family is
-refused where its median or its 90 % quantile is more than 5 % off; where all are, the measured quantiles are taken.
+refused where its median or its 90 % quantile is more than 5 % off, or its distribution 0.15; where all are, the
+measured quantiles are taken.
 """
 
 import math
@@ -22,6 +23,8 @@ LEAST = 8
 """Values below which only a table of quantiles is made."""
 TOLERANCE = 0.05
 """Of median and 90 % quantile, relative."""
+FAR = 0.15
+"""Kolmogorov-Smirnov distance beyond which a family is refused."""
 POINTS = 41
 """Of a table of quantiles, at most."""
 SAMPLE = 20_000
@@ -72,7 +75,9 @@ def measured(values: Array) -> Fitted:
 
 
 def close(fitted: Fitted) -> bool:
-    """Whether median and 90 % quantile are as in the data."""
+    """Whether median and 90 % quantile are as in the data, and no part of it is much off."""
+    if fitted.distance > FAR:
+        return False
     pairs = [(fitted.data[i], fitted.fit[i]) for i in (49, 89)]
     return all(abs(b - a) <= TOLERANCE * max(a, 1e-9) for a, b in pairs)
 

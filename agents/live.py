@@ -13,6 +13,8 @@ from agents.sized import LEAST_MESSAGE, Room, drawn, keys, limit_of, preamble
 from agents.text import CHARACTERS_PER_TOKEN
 from agents.tools import Toolbox
 
+MISTAKES = ("unknown", "malformed")
+"""Kinds of tool calls that the harness answers with an error, for the model to correct itself."""
 SUMMARISE = "Summarise the conversation so far: the task, what was done, what was found and what is left to do."
 
 
@@ -31,6 +33,7 @@ def live(name: str, archetype: Archetype, toolbox: Toolbox, rng: np.random.Gener
         tokens = min(tokens, max(LEAST_MESSAGE, int(0.8 * limit) - max(held, a.system_tokens + a.schema_tokens)))
         context.append(Message("user", tokens, key=next(fresh), text=task, pad=True))
         held += tokens
+        mistakes = 0
         for _ in range(a.max_steps):
             if held + LEAST_MESSAGE > limit:
                 if a.at_limit == "end":
@@ -51,10 +54,13 @@ def live(name: str, archetype: Archetype, toolbox: Toolbox, rng: np.random.Gener
             if not last.tool_calls:
                 break
             asked = [toolbox.resolve(call, rng) for call in last.tool_calls]
+            mistakes = mistakes + 1 if all(call.kind in MISTAKES for call in asked) else 0
             results = yield asked
             for call, result in zip(asked, results, strict=True):
                 context.append(answer(call, result, next(fresh)))
                 held += max(LEAST_MESSAGE, result.tokens)
+            if mistakes >= a.max_mistakes:  # it was told what is wrong each time, and has not put it right
+                return Outcome("failed", last.output_tokens, last.text, turn, compactions)
         else:
             return Outcome("step_limit", last.output_tokens, last.text, turn, compactions)
     return Outcome("done", last.output_tokens, last.text, turn + 1, compactions)

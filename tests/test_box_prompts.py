@@ -40,7 +40,8 @@ def converse(turns: list[tuple[int, int]], system: tuple[int, int]) -> list[tupl
     head = Message("system", system[1], key=system[0])
     written, described, prompt, calls = [head], [head], Prompt(), []
     for key, size in turns:
-        output = 1 + (7 * key + size) % 47  # an answer of another length is in other words
+        text = 1 if key > 3 and size <= 16 * (key - 3) else key  # its first piece alone is what (1, size) is
+        output = 1 + (7 * text + size) % 47  # another length would be other words, which the text's answer is not
         for messages in (written, described):
             messages.append(user(key, size))
         plain = [ENCODER.plain(m) for m in written]

@@ -267,6 +267,21 @@ def test_the_models_tool_calls_drive_a_live_chain_and_its_mistakes_are_answered(
     assert [m.call_id for m in again.context.messages if m.role == "tool"] == ["1", "2", "3", "4", "5", "6"]
 
 
+def test_a_live_chain_lets_its_model_correct_itself_but_not_for_ever() -> None:
+    wrong, right = says(ToolCall("search", "{}", "1")), says(ToolCall("search", '{"query": "x"}', "1"))
+    kind = structs.replace(LIVE, max_mistakes=3, max_steps=50)
+
+    def replies(*turns: Reply) -> tuple[list[Any], Outcome]:
+        left = iter(turns)
+        return play(start(kind), lambda ask: next(left, wrong) if isinstance(ask, Chat) else obey(ask))
+
+    asks, outcome = replies(wrong, wrong, right, wrong, wrong, right, Reply("ok", "Done.", output_tokens=2))
+    assert outcome.status == "done"
+    asks, outcome = replies(right)
+    assert outcome.status == "failed"
+    assert sum(isinstance(ask, Chat) for ask in asks) == 4
+
+
 def test_a_live_chain_stops_at_its_step_limit() -> None:
     def loop(ask: Any) -> Any:
         return says(ToolCall("search", '{"query": "x"}', "1")) if isinstance(ask, Chat) else obey(ask)

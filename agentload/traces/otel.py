@@ -15,6 +15,7 @@ from agentload.traces.graph import Agent, Gap, Session, Start, Step, Thread, Too
 from agentload.traces.source import Gather, Source
 
 Nanoseconds = int | Annotated[str, Meta(pattern=r"^[0-9]{1,20}$")]
+LATEST = 10**19
 CALLS = ("chat", "text_completion", "generate_content", "responses")
 
 
@@ -52,7 +53,7 @@ class Span(Struct, frozen=True, rename="camel"):
 
     @property
     def end(self) -> float:
-        return max(self.start, int(self.end_time_unix_nano) / 1e9)
+        return int(self.end_time_unix_nano) / 1e9
 
     def get(self, key: str) -> Value:
         return next((a.value for a in self.attributes if a.key == key), Value())
@@ -99,6 +100,11 @@ def read(source: Source) -> Iterator[Session]:
                 conversation_of.setdefault(span.trace_id, conversation)
         for span in spans:
             if span.operation not in (*CALLS, "execute_tool", "invoke_agent"):
+                continue
+            if not 0 <= int(span.start_time_unix_nano) <= int(span.end_time_unix_nano) <= LATEST:
+                source.complain(
+                    number, "startTimeUnixNano", f"must be before endTimeUnixNano in span {span.span_id[:20]}"
+                )
                 continue
             if span.operation in CALLS and not span.tokens("gen_ai.usage.input_tokens"):
                 source.complain(number, "gen_ai.usage.input_tokens", f"is missing in span {span.span_id[:20]}")
