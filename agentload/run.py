@@ -56,9 +56,11 @@ async def start_sessions(spec: Spec, plan: Plan, world: World, share: Share) -> 
         while (spec.sessions is None or number < spec.sessions) and due < min(stop, duration) and not world.ending:
             world.started += 1
             leave = stop - world.clock.now() if spec.leaving == "cancel" and stop < duration else None
-            with contextlib.suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(leave):
                     await run_agent(plan.agent(number, seat), number, "", due, world)
+            except TimeoutError:
+                return  # it has left
             number, due = number + seats, world.clock.now()
 
     async def arrive() -> None:

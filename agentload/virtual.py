@@ -12,6 +12,7 @@ import numpy as np
 from agentload.actors import Actor, Deadlines, back_off, results
 from agentload.box.cluster import Cluster
 from agentload.box.door import Door
+from agentload.box.options import Faults, Quota
 from agentload.box.protocol import Refused
 from agentload.flights import Flight, Model
 from agentload.plan import Plan, arrivals
@@ -43,6 +44,7 @@ class World:
         self.offered: int | None = None
         box = self.spec.box
         self._door = Door(box.quota, box.queued, box.faults, box.seed)
+        self._open = (box.quota, box.queued, box.faults) == (Quota(), None, Faults())  # nobody is turned away
         self._tenants = [(t.name, t.retry or self.spec.retry) for t in self.spec.tenants] or [("", self.spec.retry)]
         self._agenda: list[tuple[float, int, Callable[[Any], None], Any]] = []  # a heap
         self._entries = 0
@@ -307,9 +309,11 @@ class World:
         self._calling += 1
         try:
             request = self.model.ask(flight)
-            waiting = self.cluster.waiting if self._door.queued is not None else 0
-            size = request.prompt + (chat.max_tokens or 0)
-            fault = self._door.enter(self._tenants[actor.tenant][0], size, waiting, self.now).fault
+            fault = ""
+            if not self._open:
+                waiting = self.cluster.waiting if self._door.queued is not None else 0
+                size = request.prompt + chat.max_tokens
+                fault = self._door.enter(self._tenants[actor.tenant][0], size, waiting, self.now).fault
         except Refused as refused:
             self.refuse(flight, refused)
             return

@@ -220,6 +220,9 @@ class BlockCache:
                 break
             if child.owner is not None:
                 self._settle(child.owner)
+            if extent.refs == child.refs > 0 and len(extent.children) == 1 and extent.parent is not None:
+                self._merge(extent, child)  # cut once, for somebody who has gone
+                path.pop()
             extent, hit = child, child.common(ids, limit)
             path.append(child)
             if not child.refs:
@@ -257,6 +260,12 @@ class BlockCache:
         upper.children[int(extent.ids[at])] = extent
         extent.parent, extent.start = upper, at
         return upper
+
+    def _merge(self, upper: Extent, lower: Extent) -> None:
+        """Make one of two extents that have the same holders, so that none of them ends at `upper`."""
+        parent: Any = upper.parent
+        parent.children[int(upper.ids[upper.start])] = lower
+        lower.start, lower.parent = upper.start, parent
 
     def _hold(self, extent: Extent) -> None:
         if not extent.refs:
