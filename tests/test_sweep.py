@@ -165,7 +165,7 @@ def test_a_sweep_runs_against_an_endpoint(tmp_path: Path) -> None:
     base = spec(population=[{"archetype": "fixed"}], archetypes=quick, scale=1.0)
     with BoxProcess(base.box) as url:
         there = msgspec.structs.replace(base, endpoint=msgspec.structs.replace(base.endpoint, url=url))
-        folder, code = sweep(there, tmp_path, Options(values=(1, 4), measure=1.0, repeats=1, census=2))
+        folder, code = sweep(there, tmp_path, Options(values=(1, 4), measure=3.0, repeats=1, census=2))
 
     assert code == 0
     one, four = points(folder)
