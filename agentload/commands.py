@@ -274,6 +274,8 @@ def sweep(
         with contextlib.nullcontext(spec) if options.simulate else target(spec) as there:
             folder, code = run_sweep(there, out, options, say=say, resume=resume)
         print(write_sweep(folder, table, owned))  # noqa: T201
+    except msgspec.ValidationError as error:
+        raise BadInput(specs.explained(str(error), given, Options)) from None
     except (FileNotFoundError, ValueError) as error:
         raise BadInput(str(error)) from None
     return code
