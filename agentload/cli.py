@@ -283,6 +283,60 @@ def forecast(
     commands.forecast(assumptions, sessions or [], out)
 
 
+traces = typer.Typer(help="Look into a trace of recorded sessions, count it, convert it.", no_args_is_help=True)
+app.add_typer(traces, name="trace")
+TraceFile = Annotated[Path, typer.Argument(help="A trace in any known format, or a run folder.")]
+TraceFormat = Annotated[str | None, typer.Option("--format", help="Its format, where its content does not say.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first bad line instead of skipping it.")]
+
+
+@traces.command()
+def inspect(trace: TraceFile, format: TraceFormat = None, strict: Strict = False) -> None:
+    """Say what a trace is, what is wrong with it, and show its first session."""
+    from agentload import tracing
+
+    typer.echo(tracing.inspect(trace, format, strict))
+
+
+@traces.command()
+def stats(trace: TraceFile, format: TraceFormat = None, strict: Strict = False) -> None:
+    """Count a trace: rates, lengths, burstiness, hit rates of ideal and real caches, growth, fan-out."""
+    from agentload import tracing
+
+    found, complaints = tracing.stats(trace, format, strict)
+    typer.echo("\n".join([tracing.as_text(found), *tracing.problems(complaints)]))
+
+
+@traces.command()
+def convert(
+    trace: TraceFile,
+    out: Annotated[Path, typer.Argument(help="The file to write, in our own format (JSON lines).")],
+    format: TraceFormat = None,
+    strict: Strict = False,
+) -> None:
+    """Write a trace of any format in our own."""
+    from agentload import tracing
+
+    typer.echo(tracing.convert(trace, out, format, strict))
+
+
+@app.command()
+def fit(
+    trace: TraceFile,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The spec fragment to write.")] = Path("agent.toml"),
+    name: Annotated[str, typer.Option(help="Name of the archetype.")] = "fitted",
+    format: TraceFormat = None,
+    strict: Strict = False,
+) -> None:
+    """Estimate an archetype from a trace or a run, and show how well it fits.
+
+    Example: agentload fit sessions.jsonl -o agent.toml --name ours
+    """
+    from agentload import tracing
+
+    typer.echo(tracing.fit(trace, out, name, format, strict)[1])
+
+
 @app.command()
 def compare(
     a: Annotated[Path, typer.Argument(help="A run folder, or a capacity folder: the one to compare with.")],
