@@ -36,7 +36,7 @@ def test_locusts_statistics_and_our_records_agree(processes: list[str], tmp_path
     assert made.sum() > 20
     assert sum(counts.values()) == made.sum()
     assert counts == {name: (run.calls.archetype[made] == name).sum() for name in counts}
-    assert set(counts) == {"coder", "support", "chat"}
+    assert set(counts) - {"explorer"} == {"coder", "support", "chat"}  # coders may start explorers
     assert len(set(run.calls.worker[made].tolist())) == (2 if processes else 1)
     numbers = roots(run.sessions).session.tolist()
     assert len(set(numbers)) == len(numbers)
