@@ -1,5 +1,7 @@
 """Whole runs, as a user starts them: real processes, the box or a real server, records on disk."""
 
+import asyncio
+import gc
 import json
 import os
 import re
@@ -14,9 +16,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import uvloop
 
 from agentload.box.options import BoxOptions
 from agentload.box.serve import BoxProcess
+from agentload.commands import resolve
+from agentload.run import HEAD_START
+from agentload.run import run as run_here
+from agentload.screen import Watch
 from collectors.load import Run, load_run
 
 QUICK = BoxOptions(speed=5.0, sigma=0.0)
@@ -331,7 +338,7 @@ def vllm_is_up() -> bool:
 @pytest.mark.parametrize("mode", ["sized", "live"])
 def test_the_ledger_is_what_a_real_vllm_counted(tmp_path: Path, client: str, mode: str) -> None:
     before = counters(VLLM, *LEDGER)
-    result = run("--url", f"{VLLM}/v1", "--client", client, "--mode", mode, "--agents", "32", "--sessions", "32",
+    result = run("--url", f"{VLLM}/v1", "--client", client, "--mode", mode, "--agents", "32", "--sessions", "96",
 *MIX, "--scale", "0.05", out=tmp_path)  # fmt: skip
 
     assert set(result.calls.status.tolist()) == {"ok"}
@@ -342,7 +349,7 @@ def test_the_ledger_is_what_a_real_vllm_counted(tmp_path: Path, client: str, mod
         drift = np.abs(result.calls.input_tokens[made] / result.calls.wanted_input_tokens[made] - 1)
         assert np.median(drift) < 0.02
     else:
-        assert result.calls.tool_calls.sum() >= 3  # what a tiny model says is not ours to decide
+        assert result.calls.tool_calls.sum() > 10
         assert len(result.tools.name) == result.calls.tool_calls.sum()
 
 
@@ -398,3 +405,25 @@ def test_capacity_is_found_in_virtual_time_and_two_answers_compared(tmp_path: Pa
     assert "ttft" in agentload("compare", str(folder), str(folder)).lower()
     assert "did you mean" in agentload(*search, "--slo", "tftt_p95=1.0", code=2)
     assert "capacity needs SLOs" in agentload(*search, code=2)
+
+
+def test_no_full_collection_of_garbage_delays_the_first_sessions(box: str, tmp_path: Path) -> None:
+    """In a process that has much loaded, as a sweep's has, one takes a fifth of a second."""
+    began: list[float] = []
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        if phase == "start" and info["generation"] == 2:
+            began.append(time.perf_counter())
+
+    spec = resolve(Path(MIX[0]), {"url": box, "sessions": 6})
+    gc.callbacks.append(note)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            folder, _ = runner.run(run_here(spec, tmp_path, Watch()))
+    finally:
+        gc.callbacks.remove(note)
+    header = load_run(folder).header
+    zero = header["clock_anchor"]["monotonic"]
+
+    assert any(at < zero for at in began)
+    assert not [at for at in began if zero - HEAD_START <= at <= zero + 0.9 * header["duration"]]

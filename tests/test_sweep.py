@@ -168,9 +168,6 @@ def test_a_sweep_runs_against_an_endpoint(tmp_path: Path) -> None:
         folder, code = sweep(there, tmp_path, Options(values=(1, 4), measure=3.0, repeats=1, census=2))
 
     assert code == 0
-    ended = read(folder).ended["fixed"]
-    if ended.startswith("this machine was the limit"):
-        pytest.skip(f"a busy machine has nothing to say: {ended}")
     one, four = points(folder)
     assert four.tokens.value > one.tokens.value > 0
     assert one.simulated  # the box says what it is
