@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from agentload.plan import DEPTH, Plan
+from agentload.plan import Plan
 from agentload.rehearse import rehearse
 from agentload.spec import Spec
 from agents.chain import Chat
@@ -25,7 +25,7 @@ def expect(spec: Spec, room: Room) -> dict[str, float] | None:
         chats: list[Chat] = []
         seconds = 0.0
         for rng in np.random.default_rng(spec.seed).spawn(SESSIONS):
-            seconds += rehearse(plan.make(name, rng, DEPTH), chats).seconds
+            seconds += rehearse(plan.make(name, rng), chats).seconds
         sessions = level * weight / total  # a second, open loop
         if spec.profile.closed:
             sessions /= seconds / SESSIONS

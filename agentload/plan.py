@@ -14,9 +14,6 @@ from agents.live import live
 from agents.sized import Room, sized
 from agents.tools import Toolbox
 
-DEPTH = 3
-"""How deep sub-agents may start sub-agents."""
-
 
 class Plan:
     """Which agent each session is: the same seed and spec give the same sessions, in whatever order they start."""
@@ -30,14 +27,16 @@ class Plan:
     def agent(self, number: int, seat: int | None = None) -> Agent:
         """The agent of session `number`; in a closed loop its seat decides what it is."""
         tenant, name = self.order[(number if seat is None else seat) % len(self.order)]
-        agent = self.make(name, np.random.default_rng([self.spec.seed, number]), DEPTH)
+        agent = self.make(name, np.random.default_rng([self.spec.seed, number]))
         if seat == number and self.spec.begin == "mid-session":
-            twin = self.make(name, np.random.default_rng([self.spec.seed, number]), DEPTH)
+            twin = self.make(name, np.random.default_rng([self.spec.seed, number]))
             agent = mid_session(agent, twin, np.random.default_rng([self.spec.seed, number, 1]))
         return structs.replace(agent, tenant=tenant) if tenant else agent
 
-    def make(self, name: str, rng: np.random.Generator, depth: int) -> Agent:
+    def make(self, name: str, rng: np.random.Generator, depth: int | None = None) -> Agent:
+        """A root agent, or one that may start sub-agents to that depth."""
         kind = self.kinds[name]
+        depth = kind.depth if depth is None else depth
         if self.spec.mode == "live":
             return Agent(name, live(name, kind, self.toolboxes[name], rng, self.salt, self.room))
         child = (lambda inner, r: self.make(inner, r, depth - 1)) if depth else None

@@ -82,8 +82,7 @@ class Archetype(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     children: Draw = 0.0  # sub-agents started together, then joined
     child: str = ""  # their archetype
     spawns: Draw = 1.0  # how often in a session sub-agents are started: after the first step, the second, …
-    depth: CountOrZero = 3  # how deep sub-agents may start sub-agents
-    max_agents_per_session: Count = 1_000  # sub-agents included; a session that has as many starts no more
+    depth: CountOrZero = 3  # of a root agent: how deep sub-agents may start sub-agents; 0 starts none
     max_steps: Count = 100  # model calls in a turn at which live chains stop
     max_mistakes: Count = 5  # refused tool calls in a row at which live chains give up
     max_reply_tokens: Count = 4_096  # live chains: `max_tokens` of a call
