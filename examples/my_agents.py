@@ -13,8 +13,8 @@ def triage(rng):
         if not reply.ok:
             return Outcome("failed")
         context.append(reply.message())
-        (found,) = yield [ToolCall("search_issues", seconds=float(rng.exponential(0.5)), tokens=300)]
+        (found,) = yield [ToolCall("search_issues", seconds=float(rng.exponential(0.2)), tokens=300)]
         context.append(Message("user", found.tokens, key=key + step))
     reply = yield Chat(context, max_tokens=40)
-    yield Wait(1.0)
+    yield Wait(0.5)
     return Outcome("done", reply.output_tokens, intents=1)

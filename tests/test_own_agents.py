@@ -28,7 +28,7 @@ def test_the_example_is_short_and_does_what_it_says() -> None:
     assert len(source[source.index("def triage(rng):") :]) <= 20
     chats = [ask for ask in asks if isinstance(ask, Chat)]
     assert len(chats) >= 2
-    assert asks[-1] == Wait(1.0)
+    assert asks[-1] == Wait(0.5)
     assert {ask[0].name for ask in asks if isinstance(ask, list)} == {"search_issues"}
     assert (outcome.status, outcome.intents) == ("done", 1)
 

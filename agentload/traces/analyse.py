@@ -14,9 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from agentload.traces.graph import Agent, Call, Gap, Join, Session, Start, Tools
 from agentload.traces.sharing import Prompt, Sharing
+
+Array = NDArray[np.float64]
 
 SIZES = tuple(2**i * 1_000 for i in range(4, 21))
 """Cache sizes in tokens at which the hit rate is given."""
@@ -26,9 +29,9 @@ WINDOWS = (1.0, 10.0, 60.0)
 """Seconds, of which the dispersion of counts is given."""
 FRESH = 40_000
 """Input tokens of its first call below which a session is taken to begin, and not to go on with an older one."""
-KEPT = 2_000_000
+KEPT = 400_000
 """Numbers of one sort that are kept; of more, a sample of that many."""
-WAITING = 200_000
+WAITING = 20_000
 """Calls that are put in order of time before they are counted."""
 QUANTILES = (0.10, 0.25, 0.50, 0.75, 0.90, 0.95, 0.99)
 
@@ -153,7 +156,7 @@ class Tally:
         self.of = {name: Sample() for name in ("input", "output", "new", "first", "calls_per_session",
                                                "input_per_session", "think", "tool_seconds", "tools_per_step",
                                                "sub_agent_calls", "fan_out")}  # fmt: skip
-        self.totals: list[tuple[int, int, int]] = []  # calls, input and first input of sessions
+        self.totals = array("d"), array("d"), array("d")  # calls, input and first input of sessions
         self.sharing = Sharing(SIZES, LIFETIMES)
         self._waiting: list[tuple[float, int, Timed, Place]] = []  # a heap
         self._order = itertools.count()
@@ -172,8 +175,9 @@ class Tally:
             self.of["first"].add(main[0].input)
             self.of["calls_per_session"].add(len(main))
             self.of["input_per_session"].add(total)
-            if len(self.totals) < KEPT:
-                self.totals.append((len(main), total, main[0].input))
+            if len(self.totals[0]) < KEPT:
+                for column, value in zip(self.totals, (len(main), total, main[0].input), strict=True):
+                    column.append(value)
         for call in main:
             self.of["input"].add(call.input)
             self.of["output"].add(call.output)
@@ -226,7 +230,8 @@ class Tally:
         starts, sharing = np.sort(np.array(self.starts)), self.sharing
         span = float(starts[-1] - starts[0]) if starts.size > 1 else None
         gaps = np.diff(starts)
-        fresh = [row for row in self.totals if row[2] < FRESH]
+        calls, inputs, first = map(np.array, self.totals)
+        fresh = first < FRESH
         return Stats(
             sessions=self.sessions,
             calls=self.calls,
@@ -244,9 +249,9 @@ class Tally:
             if sharing.known else {},
             hit_by_lifetime={f"{s:g}": float(h / sharing.input)
                              for s, h in zip(LIFETIMES, sharing.by_lifetime, strict=True)} if sharing.known else {},
-            growth=slope(self.totals)[0],
-            growth_fresh=slope(fresh)[0],
-            growth_error=slope(fresh)[1],
+            growth=slope(calls, inputs)[0],
+            growth_fresh=slope(calls[fresh], inputs[fresh])[0],
+            growth_error=slope(calls[fresh], inputs[fresh])[1],
             **{name: sample.quantiles() for name, sample in self.of.items()},
         )  # fmt: skip
 
@@ -267,7 +272,7 @@ class Place:
         return prompt
 
 
-def dispersion(starts: "np.ndarray[tuple[int], np.dtype[np.float64]]", window: float) -> float | None:
+def dispersion(starts: Array, window: float) -> float | None:
     """Variance over mean of how many start in each whole window; None with fewer than two windows."""
     if starts.size < 2 or starts[-1] - starts[0] < 2 * window:
         return None
@@ -276,13 +281,14 @@ def dispersion(starts: "np.ndarray[tuple[int], np.dtype[np.float64]]", window: f
     return float(counts.var() / counts.mean()) if counts.any() else None
 
 
-def slope(rows: list[tuple[int, int, int]]) -> tuple[float | None, float | None]:
+def slope(calls: Array, inputs: Array) -> tuple[float | None, float | None]:
     """Exponent of input against calls, by least squares on logarithms, and 1.96 of its standard errors."""
-    points = np.log(np.array([(calls, total) for calls, total, _ in rows if calls and total], float))
-    if len(points) < 3 or points[:, 0].std() == 0:
+    some = (calls > 0) & (inputs > 0)
+    x, y = np.log(calls[some]), np.log(inputs[some])
+    if x.size < 3 or x.std() == 0:
         return None, None
-    x, y = points[:, 0] - points[:, 0].mean(), points[:, 1] - points[:, 1].mean()
+    x, y = x - x.mean(), y - y.mean()
     found = float((x * y).sum() / (x * x).sum())
     rest = y - found * x
-    error = float(np.sqrt((rest * rest).sum() / (len(x) - 2) / (x * x).sum()))
+    error = float(np.sqrt((rest * rest).sum() / (x.size - 2) / (x * x).sum()))
     return found, 1.96 * error

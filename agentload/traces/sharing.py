@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from agentload.traces.graph import Call, spread
 
 Numbers = NDArray[np.int64]
-MOST = 5_000_000
+MOST = 1_500_000
 """Pieces that are remembered. When there are more, the memory begins anew: the hit rates of a trace with many times as
 many come out a little low."""
 
