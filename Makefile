@@ -32,7 +32,7 @@ $(VENV)/ok: requirements.lock pyproject.toml
 lock:
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip install --quiet pip-tools
-	$(VENV)-lock/bin/pip-compile --quiet --extra dev --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+	$(VENV)-lock/bin/pip-compile --quiet --extra dev --extra docs --extra otel --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
 		--no-header --output-file requirements.lock pyproject.toml
 	rm -rf $(VENV)-lock
 
