@@ -1,6 +1,6 @@
 """The navigation of the documentation: the order below, and after it whatever other page lies in docs/.
 
-A page that nobody put in order is found all the same: in its folder's section, or under "More". Its title is its heading.
+A page that nobody put in order is found all the same: in its folder's section, or under "More". Its heading names it.
 """
 
 from collections.abc import Iterable
