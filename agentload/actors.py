@@ -1,7 +1,7 @@
 """Who acts in virtual time, and what all of them have in common: agents under way, time limits, back-off."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from agentload.flights import Flight
@@ -18,21 +18,49 @@ class Clocked(Protocol):
     def enter(self, at: float, act: Callable[[Any], None], what: Any) -> int: ...
 
 
+class Joining:
+    """What an agent waits for that waits for sub-agents."""
+
+    __slots__ = ("cancel", "left", "numbers", "start", "wait")
+
+    def __init__(self, numbers: Sequence[int], wait: int | None, cancel: bool, start: float) -> None:
+        self.numbers = numbers
+        self.wait = wait  # for so many to succeed
+        self.cancel = cancel
+        self.start = start
+        self.left: set[int] = set()  # those that have not ended
+
+
 class Actor:
     """One agent under way, and what it waits for."""
 
-    __slots__ = ("after", "chain", "due", "error", "flight", "session", "sleep", "tally", "task", "tenant")
+    __slots__ = ("after", "chain", "children", "due", "family", "flight", "joining", "number", "outcome", "over",
+                 "parent", "running", "session", "sleep", "tally", "task", "tenant")  # fmt: skip
 
-    def __init__(self, agent: Agent, tally: Tally, due: float, tenant: int, after: Callable[[Outcome], None]) -> None:
+    def __init__(
+        self, agent: Agent, tally: Tally, due: float, tenant: int, parent: "Actor | None", number: int
+    ) -> None:
         self.chain = agent.chain
         self.tally = tally
         self.due = due
         self.tenant = tenant
-        self.after = after  # what follows when it has ended
-        self.error = ""
+        self.parent = parent
+        self.number = number  # among its parent's sub-agents
+        self.after: Callable[[], None] | None = None  # what follows when it has ended
+        self.family: list[int] = [0] if parent is None else parent.family  # [how many agents its session has had]
+        self.children: list[Actor | Outcome] = []  # an outcome once it has ended, so that no cycle is left behind
+        self.running = 0  # of them
+        self.joining: Joining | None = None
+        self.outcome: Outcome | None = None  # of its chain, once that is over
+        self.over = 0.0  # when that was
         self.flight: Flight | None = None  # the call it waits for
         self.sleep = 0  # number of the entry that wakes it; 0: it does not wait for an instant
         self.task: Ask | tuple[Chat, int] | None = None  # what it sleeps for: a Wait, tools, or a call once more
+
+    def became(self, number: int) -> Outcome:
+        """What has become of a sub-agent so far."""
+        child = self.children[number]
+        return child if isinstance(child, Outcome) else child.outcome or Outcome("running")
 
 
 class Deadlines:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from msgspec import structs
 
-from agents.chain import Agent, Ask, Chain, Chat, Outcome, Reply, Spawn, ToolResult, Wait
+from agents.chain import Agent, Ask, Chain, Chat, Join, Outcome, Reply, Spawn, ToolResult, Wait
 from agents.text import filler
 
 FIRST_TOKEN, PER_TOKEN = 0.3, 0.02
@@ -24,13 +24,14 @@ def rehearse(agent: Agent, sums: list[Chat]) -> Rehearsed:
     """Run one agent in no time; its model calls, and those of its sub-agents, are added to `sums`."""
     answer: Any = None
     chats: list[Chat] = []
+    children: list[Rehearsed] = []  # with when they ended, by their parent's clock
     seconds = 0.0
     while True:
         try:
             ask = agent.chain.send(answer)
         except StopIteration as stop:
             sums += chats
-            return Rehearsed(stop.value, chats, seconds)
+            return Rehearsed(stop.value, chats, max([seconds, *(child.seconds for child in children)]))
         match ask:
             case Chat():
                 answer = obeyed(ask)
@@ -39,11 +40,15 @@ def rehearse(agent: Agent, sums: list[Chat]) -> Rehearsed:
             case Wait():
                 answer, seconds = None, seconds + ask.seconds
             case Spawn():
-                ends = [rehearse(child, sums) for child in ask.agents]
-                answer, seconds = (
-                    [end.outcome for end in ends],
-                    seconds + max((end.seconds for end in ends), default=0.0),
-                )
+                started = [rehearse(child, sums) for child in ask.agents]
+                started = [child._replace(seconds=seconds + child.seconds) for child in started]
+                children += started
+                seconds = max([seconds, *sorted(child.seconds for child in started)[: ask.wait]])
+                answer = [child.outcome for child in started]
+            case Join(numbers):
+                joined = [children[n] for n in numbers] if numbers else children
+                seconds = max([seconds, *(child.seconds for child in joined)])
+                answer = [child.outcome for child in joined]
             case _:
                 answer = [ToolResult(call.tokens) for call in ask]
                 seconds += max((call.seconds for call in ask), default=0.0)
@@ -61,11 +66,12 @@ def mid_session(agent: Agent, twin: Agent, rng: np.random.Generator) -> Agent:
     """
     skip = int(rng.integers(max(1, len(rehearse(twin, []).chats))))
     answer: Any = None
+    past: list[Outcome] = []  # of its sub-agents
     while True:
         ask = agent.chain.send(answer)
         match ask:
             case Chat() if not skip:
-                return structs.replace(agent, chain=resumed(ask, agent.chain))
+                return structs.replace(agent, chain=resumed(ask, agent.chain, past))
             case Chat():
                 skip -= 1
                 answer = structs.replace(obeyed(ask), text=filler(int(rng.integers(1 << 63)), ask.max_tokens))
@@ -73,14 +79,22 @@ def mid_session(agent: Agent, twin: Agent, rng: np.random.Generator) -> Agent:
                 answer = None
             case Spawn():
                 answer = [rehearse(child, []).outcome for child in ask.agents]
+                past += answer
+            case Join(numbers):
+                answer = [past[n] for n in numbers] if numbers else past
             case _:
                 answer = [ToolResult(call.tokens) for call in ask]
 
 
-def resumed(ask: Ask, chain: Chain) -> Chain:
-    """A chain that has begun, from the ask it is waiting with."""
+def resumed(ask: Ask, chain: Chain, past: list[Outcome]) -> Chain:
+    """A chain that has begun, from the ask it is waiting with; sub-agents of its past have ended as `past` says."""
     while True:
-        answer = yield ask
+        if isinstance(ask, Join) and past:
+            later = tuple(n - len(past) for n in ask.agents if n >= len(past))
+            found = iter((yield Join(later)) if later or not ask.agents else [])
+            answer = [past[n] if n < len(past) else next(found) for n in ask.agents] or [*past, *found]
+        else:
+            answer = yield ask
         try:
             ask = chain.send(answer)
         except StopIteration as stop:

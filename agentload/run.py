@@ -240,7 +240,7 @@ async def timed(
         store.emit(record)
 
     lanes = prepared.lanes(clock)
-    world = World(lanes.of, clock, emit, spec.seed)
+    world = World(lanes.of, clock, emit, spec.seed, spec.max_agents_per_session)
     try:
         health = await perform(spec, plan, world, watch, store.flush)
     finally:

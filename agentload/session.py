@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import inspect
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -16,7 +16,7 @@ from msgspec import structs
 
 from agentload.quota import Quota
 from agentload.spec import Retry
-from agents.chain import Agent, Chat, Outcome, Reply, Spawn, ToolCall, ToolResult, Wait
+from agents.chain import Agent, Chain, Chat, Join, Outcome, Reply, Spawn, ToolCall, ToolResult, Wait
 from agents.endpoint import Client, Place
 from agents.text import CHARACTERS_PER_TOKEN
 from collectors.records import Call, Session, Tool
@@ -64,11 +64,13 @@ class World:
         clock: Clock,
         emit: Callable[[Call | Tool | Session], None],
         seed: int,
+        most_agents: int = 1_000,  # of one session, its root included
     ) -> None:
         self.lane_of = lane_of
         self.clock = clock
         self.emit = emit
         self.seed = seed
+        self.most_agents = most_agents
         self.ending = False  # agents stop before their next model call
         self.offered: int | None = None  # sessions that the schedule wants; None in a closed loop
         self.started = 0  # sessions
@@ -105,9 +107,10 @@ class Tally:
     def __init__(self, agent: str, archetype: str, session: int, due: float, start: float, tenant: str = "") -> None:
         self.tenant = tenant
         self.session, self.agent, self.archetype, self.due, self.start = session, agent, archetype, due, start
-        self.steps = self.calls = self.tool_calls = self.children = 0
+        self.steps = self.calls = self.tool_calls = self.children = self.refused = 0
         self.input = self.cached = self.output = self.reasoning = self.arguments = 0
         self.model = self.tools = self.wait = self.join = 0.0
+        self.error = ""  # of the last call
 
     def count(self, call: Call) -> None:
         self.calls += 1
@@ -118,7 +121,7 @@ class Tally:
         self.arguments += call.argument_tokens
         self.model += call.end - call.sent
 
-    def record(self, end: float, outcome: Outcome, error: str) -> Session:
+    def record(self, end: float, outcome: Outcome) -> Session:
         return Session(
             session=self.session,
             agent=self.agent,
@@ -143,43 +146,80 @@ class Tally:
             wait_seconds=self.wait,
             join_seconds=self.join,
             tenant=self.tenant,
-            error=error,
+            error=self.error,
+            refused=self.refused,
         )
 
 
+class Family:
+    """What the agents of one session share: their way to the endpoint, and how many they are."""
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane, self.agents = lane, 1
+
+
+class Children:
+    """The sub-agents that one agent has started, by number. They live inside its task group."""
+
+    def __init__(self, group: asyncio.TaskGroup, tally: Tally, world: World, family: Family) -> None:
+        self.group, self.tally, self.world, self.family = group, tally, world, family
+        self.tasks: list[asyncio.Task[Outcome] | None] = []  # None: refused
+
+    def start(self, agents: Sequence[Agent]) -> range:
+        """Start them, as far as the session may have more agents; their numbers."""
+        tally, world, now = self.tally, self.world, self.world.clock.now()
+        for number, agent in enumerate(agents, len(self.tasks)):
+            if self.family.agents >= world.most_agents:
+                agent.chain.close()
+                tally.refused += 1
+                self.tasks.append(None)
+                continue
+            self.family.agents += 1
+            tally.children += 1
+            path = f"{tally.agent}.{number}" if tally.agent else str(number)
+            self.tasks.append(self.group.create_task(run_agent(agent, tally.session, path, now, world, self.family)))
+        return range(len(self.tasks) - len(agents), len(self.tasks))
+
+    async def join(self, numbers: Sequence[int], wait: int | None, cancel: bool) -> list[Outcome]:
+        """Wait for all of them, or until `wait` have succeeded; what became of each."""
+        start, tasks = self.world.clock.now(), [self.tasks[number] for number in numbers]
+        left = {task for task in tasks if task is not None and not task.done()}
+        while left and (wait is None or sum(became(task).ok for task in tasks) < wait):
+            when = asyncio.ALL_COMPLETED if wait is None else asyncio.FIRST_COMPLETED
+            _, left = await asyncio.wait(left, return_when=when)
+        if cancel:
+            for task in left:
+                task.cancel()
+        self.tally.join += self.world.clock.now() - start
+        return [became(task) for task in tasks]
+
+
+def became(task: asyncio.Task[Outcome] | None) -> Outcome:
+    """What has become of a sub-agent so far."""
+    if task is None:
+        return Outcome("refused")
+    if task.cancelled() or task.cancelling():
+        return Outcome("cancelled")
+    return task.result() if task.done() else Outcome("running")
+
+
 async def run_agent(
-    agent: Agent, session: int, path: str, due: float, world: World, lane: Lane | None = None
+    agent: Agent, session: int, path: str, due: float, world: World, family: Family | None = None
 ) -> Outcome:
-    """Drive one chain to its end and record it. What the end of the run cuts short is "unfinished",
-    what is cancelled before that "cancelled"."""
+    """Drive one chain to its end, wait for the sub-agents it has left running, and record it. What the end of the run
+    cuts short is "unfinished", what is cancelled before that "cancelled"."""
     now = world.clock.now
-    lane = lane or world.lane_of(agent.tenant, session)
-    tally = Tally(path, agent.archetype, session, due, now(), lane.tenant)
-    outcome, error = Outcome("unfinished"), ""
-    answer: Any = None
+    family = family or Family(world.lane_of(agent.tenant, session))
+    tally = Tally(path, agent.archetype, session, due, now(), family.lane.tenant)
+    outcome = Outcome("unfinished")
     world.alive += 1
     try:
-        while not world.ending:
-            try:
-                ask = agent.chain.send(answer)
-            except StopIteration as stop:
-                outcome = stop.value
-                break
-            match ask:
-                case Chat():
-                    answer = await call_model(ask, tally, due, world, lane)
-                    error = "" if answer.ok else answer.status
-                    due = now()
-                case Wait(seconds):
-                    due += seconds
-                    tally.wait += seconds
-                    await world.sleep_until(due)
-                    answer = None
-                case Spawn(agents):
-                    answer = await join(agents, tally, world, lane)
-                    due = now()
-                case _:
-                    answer, due = await use(ask, tally, due, world)
+        async with asyncio.TaskGroup() as group:
+            children = Children(group, tally, world, family)
+            outcome = await follow(agent.chain, tally, due, world, children)
+            over = now()
+        if children.tasks:
+            tally.join += now() - over
         return outcome
     except asyncio.CancelledError:
         outcome = Outcome("unfinished" if world.ending else "cancelled")
@@ -187,7 +227,37 @@ async def run_agent(
     finally:
         world.alive -= 1
         agent.chain.close()
-        world.emit(tally.record(now(), outcome, error))
+        world.emit(tally.record(now(), outcome))
+
+
+async def follow(chain: Chain, tally: Tally, due: float, world: World, children: Children) -> Outcome:
+    """Give the chain what it asks for until it ends, or the run does."""
+    now, lane = world.clock.now, children.family.lane
+    answer: Any = None
+    while not world.ending:
+        try:
+            ask = chain.send(answer)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]  # a chain returns its Outcome
+        match ask:
+            case Chat():
+                answer = await call_model(ask, tally, due, world, lane)
+                tally.error = "" if answer.ok else answer.status
+                due = now()
+            case Wait(seconds):
+                due += seconds
+                tally.wait += seconds
+                await world.sleep_until(due)
+                answer = None
+            case Spawn(agents, wait, cancel):
+                answer = await children.join(children.start(agents), wait, cancel)
+                due = now()
+            case Join(numbers):
+                answer = await children.join(numbers or range(len(children.tasks)), None, False)
+                due = now()
+            case _:
+                answer, due = await use(ask, tally, due, world)
+    return Outcome("unfinished")
 
 
 async def call_model(chat: Chat, tally: Tally, due: float, world: World, lane: Lane) -> Reply:
@@ -225,19 +295,6 @@ async def call_model(chat: Chat, tally: Tally, due: float, world: World, lane: L
         tally.wait += pause
         await world.sleep_until(due)
     return reply
-
-
-async def join(agents: tuple[Agent, ...], tally: Tally, world: World, lane: Lane) -> list[Outcome]:
-    """Run sub-agents side by side and wait for the last."""
-    start, first = world.clock.now(), tally.children
-    tally.children += len(agents)
-    async with asyncio.TaskGroup() as group:
-        tasks = []
-        for i, agent in enumerate(agents, first):
-            path = f"{tally.agent}.{i}" if tally.agent else str(i)
-            tasks.append(group.create_task(run_agent(agent, tally.session, path, start, world, lane)))
-    tally.join += world.clock.now() - start
-    return [task.result() for task in tasks]
 
 
 async def use(calls: list[ToolCall], tally: Tally, start: float, world: World) -> tuple[list[ToolResult], float]:

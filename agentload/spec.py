@@ -97,6 +97,7 @@ class Spec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     begin: Literal["fresh", "mid-session"] = "fresh"  # closed loop: where the first session of each agent starts
     leaving: Literal["finish", "cancel"] = "finish"  # closed loop: what agents do with their session when N(t) falls
     population: list[Group]
+    max_agents_per_session: Count = 1_000  # its root included; what would start more is refused, and counted
     archetypes: dict[str, dict[str, Any]] = {}  # new ones, or fields to change; `base` names the one to start from
     endpoint: Endpoint = Endpoint()  # without a url: the cluster in the box, as `box` says
     urls: dict[str, Positive] = {}  # several endpoints of one model, with weights; a session keeps to one

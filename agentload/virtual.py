@@ -3,13 +3,13 @@
 Nobody waits here: a chain that wants something is left alone until the agenda, or the cluster, has its answer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from typing import Any
 
 import numpy as np
 
-from agentload.actors import Actor, Deadlines, back_off, results
+from agentload.actors import Actor, Deadlines, Joining, back_off, results
 from agentload.box.cluster import Cluster
 from agentload.box.door import Door
 from agentload.box.options import Faults, Quota
@@ -121,26 +121,33 @@ class World:
         """Agents end at their next step, those asleep now; what still runs after the drain is cut."""
         self.reason, self.ending = reason, True
         for actor in [actor for actor in self._alive if actor.sleep]:
-            self.cut_one(actor)
+            self.cancel(actor, Outcome("unfinished"))
         self.enter(self.now + self.spec.drain, lambda _: self.cut(), None)
 
     def cut(self) -> None:
         """End everything at once."""
         self.ending = True
-        for actor in [actor for actor in self._alive if actor.sleep or actor.flight is not None]:
-            self.cut_one(actor)
+        for actor in [actor for actor in self._alive if actor.parent is None]:
+            self.cancel(actor, Outcome("unfinished"))
         self._coming = 0
 
-    def cut_one(self, actor: Actor) -> None:
-        """End what an agent waits for, and so the agent."""
+    def cancel(self, actor: Actor, outcome: Outcome) -> None:
+        """End an agent, what it waits for, and all that it has started."""
         flight, task = actor.flight, actor.task
         if flight is not None:
             if flight.request is not None:
                 self.cluster.cancel(flight.request, self.now)
             self.record(flight, "cancelled", self.now)
-        elif isinstance(task, list):
+        elif actor.sleep and isinstance(task, list):
             self.record_tools(actor, task)
-        self.end(actor, Outcome("unfinished"))
+        if actor.joining is not None:
+            actor.tally.join += self.now - actor.joining.start
+        actor.sleep, actor.joining = 0, None
+        actor.outcome, actor.over = outcome, self.now
+        for child in [child for child in actor.children if isinstance(child, Actor)]:
+            self.cancel(child, outcome)
+        if not actor.running and actor in self._alive:
+            self.leave(actor)
 
     # Who starts when
 
@@ -167,12 +174,14 @@ class World:
         if not wanted or self.now >= stop or self.ending:
             return
 
-        def after(_: Outcome) -> None:
+        def after() -> None:
             self._coming += 1
             self.enter(self.now, self.sit, (number + seats, place, seats, stop))
 
         self.started += 1
-        self.resume(self.start(self.plan.agent(number, place), number, "", self.now, None, after), None)
+        root = self.start(self.plan.agent(number, place), number, "")
+        root.after = after
+        self.resume(root, None)
 
     def arrive(self, number: int) -> None:
         """Open loop: a session starts at its arrival, whatever became of the others."""
@@ -183,14 +192,13 @@ class World:
         if number + 1 < len(self._times):
             self.enter(self._times[number + 1], self.arrive, number + 1)
         self.started += 1
-        self.resume(self.start(self.plan.agent(number), number, "", self.now, None, lambda _: None), None)
+        self.resume(self.start(self.plan.agent(number), number, ""), None)
 
-    def start(
-        self, agent: Agent, session: int, path: str, due: float, parent: Actor | None, after: Callable[[Outcome], None]
-    ) -> Actor:
+    def start(self, agent: Agent, session: int, path: str, parent: Actor | None = None, number: int = 0) -> Actor:
         tenant = agent.tenant if parent is None else parent.tenant
-        tally = Tally(path, agent.archetype, session, due, self.now, self._tenants[tenant][0])
-        actor = Actor(agent, tally, due, tenant, after)
+        tally = Tally(path, agent.archetype, session, self.now, self.now, self._tenants[tenant][0])
+        actor = Actor(agent, tally, self.now, tenant, parent, number)
+        actor.family[0] += 1
         self._alive[actor] = None
         return actor
 
@@ -225,11 +233,11 @@ class World:
                     self.rest(actor, end, ask)
                     return
                 answer, actor.due = None, end
-            elif ask.agents:
-                self.spawn(actor, ask)
-                return
             else:
-                answer, actor.due = [], self.now
+                became = self.spawn(actor, ask) if isinstance(ask, Spawn) else self.join(actor, ask.agents)
+                if became is None:
+                    return
+                answer, actor.due = became, self.now
         self.end(actor, Outcome("unfinished"))
 
     def rest(self, actor: Actor, until: float, task: Ask | tuple[Chat, int]) -> None:
@@ -252,38 +260,74 @@ class World:
         actor.due = self.now
         self.resume(actor, answer)
 
-    def spawn(self, actor: Actor, ask: Spawn) -> None:
-        """Run sub-agents side by side and wait for the last."""
-        tally, start = actor.tally, self.now
-        outcomes: list[Outcome] = [Outcome("unfinished")] * len(ask.agents)
-        left = [len(ask.agents)]
-
-        def ended(i: int) -> Callable[[Outcome], None]:
-            def after(outcome: Outcome) -> None:
-                outcomes[i] = outcome
-                left[0] -= 1
-                if not left[0]:
-                    tally.join += self.now - start
-                    actor.due = self.now
-                    self.resume(actor, outcomes)
-
-            return after
-
-        children = []
-        for i, agent in enumerate(ask.agents):
-            path = f"{tally.agent}.{tally.children + i}" if tally.agent else str(tally.children + i)
-            children.append(self.start(agent, tally.session, path, start, actor, ended(i)))
-        tally.children += len(ask.agents)
-        for child in children:
+    def spawn(self, actor: Actor, ask: Spawn) -> list[Outcome] | None:
+        """Start sub-agents; what became of them, where that need not be waited for."""
+        tally, first, started = actor.tally, len(actor.children), list[Actor]()
+        for number, agent in enumerate(ask.agents, first):
+            if actor.family[0] >= self.spec.max_agents_per_session:
+                agent.chain.close()
+                tally.refused += 1
+                actor.children.append(Outcome("refused"))
+                continue
+            path = f"{tally.agent}.{number}" if tally.agent else str(number)
+            started.append(self.start(agent, tally.session, path, actor, number))
+            actor.children.append(started[-1])
+        tally.children += len(started)
+        actor.running += len(started)
+        for child in started:
             self.resume(child, None)
+        return self.join(actor, range(first, len(actor.children)), ask.wait, ask.cancel)
+
+    def join(
+        self, actor: Actor, numbers: Sequence[int], wait: int | None = None, cancel: bool = False
+    ) -> list[Outcome] | None:
+        """Have an agent wait for sub-agents of its, all if none is named; what became of them, once that is known."""
+        actor.joining = joining = Joining(numbers or range(len(actor.children)), wait, cancel, self.now)
+        joining.left = {n for n in joining.numbers if isinstance(actor.children[n], Actor)}
+        return self.joined(actor, joining)
+
+    def joined(self, actor: Actor, joining: Joining) -> list[Outcome] | None:
+        """What an agent that waits for sub-agents is answered with; None while it has to wait."""
+        if joining.left and (joining.wait is None or sum(actor.became(n).ok for n in joining.numbers) < joining.wait):
+            return None
+        actor.joining = None
+        actor.tally.join += self.now - joining.start
+        for number in sorted(joining.left) if joining.cancel else ():
+            child = actor.children[number]
+            if isinstance(child, Actor):
+                self.cancel(child, Outcome("cancelled"))
+        return [actor.became(number) for number in joining.numbers]
 
     def end(self, actor: Actor, outcome: Outcome) -> None:
+        """The chain of an agent is over; the agent is when its sub-agents are."""
+        actor.outcome, actor.over = outcome, self.now
+        if not actor.running:
+            self.leave(actor)
+
+    def leave(self, actor: Actor) -> None:
         """An agent has ended: its record, and whatever follows."""
+        outcome, parent = actor.outcome, actor.parent
+        assert outcome is not None
         del self._alive[actor]
-        actor.sleep, actor.flight = 0, None
+        actor.tally.join += self.now - actor.over
         actor.chain.close()
-        self.emit(actor.tally.record(self.now, outcome, actor.error))
-        actor.after(outcome)
+        self.emit(actor.tally.record(self.now, outcome))
+        actor.parent = None
+        if actor.after is not None:
+            actor.after()
+        if parent is None:
+            return
+        parent.children[actor.number] = outcome
+        parent.running -= 1
+        joining = parent.joining
+        if joining is not None:
+            joining.left.discard(actor.number)
+            became = self.joined(parent, joining)
+            if became is not None:
+                parent.due = self.now
+                self.resume(parent, became)
+        elif parent.outcome is not None and not parent.running and parent in self._alive:
+            self.leave(parent)
 
     def record_tools(self, actor: Actor, calls: list[ToolCall]) -> None:
         """Records of tools called when the agent was due; those not done by now were cut short."""
@@ -363,7 +407,7 @@ class World:
         reply = self.record(flight, status, at, error)
         may_pass = status in RETRYABLE or status.startswith("http_5")
         if not may_pass or flight.attempt + 1 == retry.attempts or self.ending:
-            actor.error = "" if reply.ok else status
+            actor.tally.error = "" if reply.ok else status
             actor.due = at
             self.resume(actor, reply)
             return

@@ -4,8 +4,9 @@ An agent is a generator, a *chain*: it yields what it wants and is sent the answ
 
     Chat(context, …)    -> Reply                  one model call
     [ToolCall, …]       -> [ToolResult, …]        tools, run in parallel
-    Spawn([Agent, …])   -> [Outcome, …]           sub-agents, run in parallel, then joined
-    Wait(seconds)       -> None                   a person, a schedule, a back-off
+    Spawn([Agent, …])   -> [Outcome, …]           sub-agents, run in parallel, and joined: all, some or none of them
+    Join([number, …])   -> [Outcome, …]           sub-agents that were started earlier
+    Wait(seconds)       -> None                   a person, a back-off
 
 and returns an `Outcome`. It knows no socket and no clock, so the same chain runs against a real endpoint, in virtual
 time, and in a test with `next` and `send`.
@@ -118,11 +119,16 @@ class Reply(Struct, frozen=True):
 class Outcome(Struct, frozen=True):
     """How an agent's run ended; `text` and `tokens` are what it hands to its parent."""
 
-    status: str = "done"  # "done", "failed", "step_limit", "context_limit"
+    status: str = "done"  # as in `collectors.records.Session`; of a sub-agent also "running" and "refused"
     tokens: int = 0
     text: str | None = None
     intents: int = 0  # human turns answered
     compactions: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether it has something to hand over."""
+        return self.status in ("done", "step_limit", "context_limit")
 
 
 class Agent(Struct, frozen=True):
@@ -134,9 +140,22 @@ class Agent(Struct, frozen=True):
 
 
 class Spawn(Struct, frozen=True):
-    """Start sub-agents together and wait for all of them."""
+    """Start sub-agents together and wait until `wait` of them have succeeded, or all have ended.
+
+    Answered by what became of each, in their order: "running" those that go on beside their parent. An agent has ended
+    when its sub-agents have.
+    """
 
     agents: tuple[Agent, ...]
+    wait: int | None = None  # None: for all to end; 0: for none
+    cancel: bool = False  # those that still run then are cancelled, and all that they have started
+
+
+class Join(Struct, frozen=True):
+    """Wait for sub-agents that this agent has started, by number in the order in which it did; () is all so far.
+    Answered as `Spawn` is."""
+
+    agents: tuple[int, ...] = ()
 
 
 class Wait(Struct, frozen=True):
@@ -145,5 +164,5 @@ class Wait(Struct, frozen=True):
     seconds: float
 
 
-Ask: TypeAlias = Chat | list[ToolCall] | Spawn | Wait
+Ask: TypeAlias = Chat | list[ToolCall] | Spawn | Join | Wait
 Chain: TypeAlias = Generator[Ask, Any, Outcome]

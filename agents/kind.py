@@ -79,8 +79,12 @@ class Archetype(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     tool_calls: Draw = 0.0  # tool calls between two steps
     tools: list[SimulatedTool] = []
     python_tools: list[PythonTool] = []
-    children: Draw = 0.0  # sub-agents started together, then joined
+    children: Draw = 0.0  # sub-agents started together
     child: str = ""  # their archetype
+    join: Literal["all", "first", "quorum", "background"] = "all"  # which of them their parent waits for
+    quorum: Share = 0.5  # of them, that must succeed for a quorum
+    losers: Literal["cancel", "go on"] = "cancel"  # what those do that a first or a quorum left behind
+    respawns: CountOrZero = 0  # how often sub-agents that failed are started anew
     spawns: Draw = 1.0  # how often in a session sub-agents are started: after the first step, the second, …
     depth: CountOrZero = 3  # of a root agent: how deep sub-agents may start sub-agents; 0 starts none
     max_steps: Count = 100  # model calls in a turn at which live chains stop
@@ -112,6 +116,17 @@ class Archetype(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             context_limit=None if self.context_limit is None else max(1, round(self.context_limit * factor)),
             variants=[structs.replace(variant, **scaled_fields(variant, factor)) for variant in self.variants],
         )
+
+    def waits_for(self, children: int) -> int | None:
+        """How many of so many sub-agents must succeed before their parent goes on; None: all must end."""
+        match self.join:
+            case "first":
+                return 1
+            case "quorum":
+                return math.ceil(self.quorum * children)
+            case "background":
+                return 0
+        return None
 
     def for_session(self, rng: np.random.Generator) -> "Archetype":
         """The archetype as one session has it: with a variant's lengths, where there are variants."""

@@ -7,13 +7,13 @@ are user messages: nothing here depends on what the model says.
 """
 
 import zlib
-from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, TypeAlias
 
 import numpy as np
 from msgspec import Struct, structs
 
-from agents.chain import Agent, Chain, Chat, Context, Message, Outcome, Reply, Spawn, ToolCall, Wait
+from agents.chain import Agent, Ask, Chain, Chat, Context, Message, Outcome, Reply, Spawn, ToolCall, Wait
 from agents.draws import count, draw
 from agents.kind import Archetype
 from agents.text import Calibration
@@ -203,11 +203,23 @@ def sized(
             told = 0
             if spawns and child is not None:
                 spawns -= 1
-                outcomes = yield Spawn(tuple(child(a.child, r) for r in rng.spawn(count(a.children, rng))))
-                told = sum(outcome.tokens for outcome in outcomes)
+                told = yield from delegate(a, rng, child)
             history.add(max(LEAST_MESSAGE * max(1, len(results)), growth - output) + told)
         intents += 1
     return Outcome("done", last, intents=intents, compactions=history.compactions)
+
+
+def delegate(a: Archetype, rng: np.random.Generator, child: Child) -> Generator[Ask, Any, int]:
+    """Start sub-agents, those that fail once more as often as the archetype says; tokens of what they tell."""
+    told, wanted = 0, count(a.children, rng)
+    for _ in range(a.respawns + 1):
+        agents = tuple(child(a.child, r) for r in rng.spawn(wanted))
+        outcomes = yield Spawn(agents, a.waits_for(wanted), cancel=a.losers == "cancel" and a.join != "background")
+        told += sum(outcome.tokens for outcome in outcomes)
+        wanted = sum(outcome.status == "failed" for outcome in outcomes)
+        if not wanted:
+            break
+    return told
 
 
 def lengths(a: Archetype, step: int, steps: int, rng: np.random.Generator) -> list[tuple[int, int]]:

@@ -107,3 +107,4 @@ class Session(Struct, frozen=True, gc=False):
     tenant: str = ""
     worker: str = ""
     error: str = ""
+    refused: int = 0  # sub-agents that it asked for and the session's limit on agents did not let it start

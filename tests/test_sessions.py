@@ -293,5 +293,6 @@ def test_a_bug_in_a_chain_is_not_hidden() -> None:
         yield ask()
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ExceptionGroup) as raised:
         drive(chain())
+    assert isinstance(raised.value.exceptions[0], ZeroDivisionError)

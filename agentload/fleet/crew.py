@@ -103,7 +103,8 @@ class Crew:
         self.ready()
         await self.begun.wait()
         try:
-            await self.perform(World(lanes.of, self.clock, self.emit, self.prepared.spec.seed))
+            spec = self.prepared.spec
+            await self.perform(World(lanes.of, self.clock, self.emit, spec.seed, spec.max_agents_per_session))
         finally:
             await lanes.close()
 

@@ -5,9 +5,10 @@ Prompts are known piece by piece, so the graph has the exact prefix structure th
 
 from typing import Any
 
+from agentload.traces import graph
 from agentload.traces.graph import Agent, Call, Gap, Piece, Session, Start, Step, Thread, Tool, Tools, identity
 from agents import chain
-from agents.chain import Chat, Message, Outcome, Reply, Spawn, ToolResult, Wait
+from agents.chain import Chat, Join, Message, Outcome, Reply, Spawn, ToolResult, Wait
 from agents.text import Calibration
 
 
@@ -30,6 +31,7 @@ class Builder:
         steps: list[Step] = []
         thread = Thread()
         answer: Any = None
+        outcomes: list[Outcome] = []  # of its sub-agents
         while True:
             try:
                 ask = agent.chain.send(answer)
@@ -45,8 +47,12 @@ class Builder:
                 case Spawn():
                     ended = [self.agent(child) for child in ask.agents]
                     if ended:
-                        steps.append(Start(tuple(child for child, _ in ended)))
+                        steps.append(Start(tuple(child for child, _ in ended), ask.wait))
                     answer = [outcome for _, outcome in ended]
+                    outcomes += answer
+                case Join(numbers):
+                    steps.append(graph.Join(numbers))
+                    answer = [outcomes[n] for n in numbers] if numbers else outcomes
                 case _:
                     if ask:
                         steps.append(Tools(tuple(Tool(c.name, c.seconds, c.tokens, c.ok) for c in ask)))
