@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import accuracy, contexts, memory, peers, sender, startup, whole
+from benchmarks import accuracy, contexts, memory, peers, sender, startup, virtual, whole
 from benchmarks.rows import Row, machine, to_markdown
 
 
@@ -20,6 +20,7 @@ def main() -> int:
     options.add_argument("--only", nargs="+", default=[], metavar="SECTION", help="run these sections only")
     options.add_argument("--json", type=Path, default=Path("runs/bench.json"), help="write the figures there")
     options.add_argument("--soak", type=int, default=20_000, metavar="CALLS", help="calls of the soak (1000000 say)")
+    options.add_argument("--calls", type=int, default=30_000, help="of each simulation (1000000 say)")
     options.add_argument("--rounds", type=int, default=2, help="of which the median is taken")
     given = options.parse_args()
     sections: dict[str, Callable[[], list[Row]]] = {
@@ -30,6 +31,7 @@ def main() -> int:
         "contexts": contexts.section,
         "agents": memory.agents,
         "soak": lambda: memory.soak(given.soak),
+        "virtual": lambda: virtual.section(given.calls),
         "peers": peers.section,
     }
     unknown = set(given.only) - set(sections)
