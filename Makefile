@@ -21,6 +21,11 @@ check: $(VENV)/ok
 bench: $(VENV)/ok
 	$(BIN)/python -m benchmarks
 
+.PHONY: soak
+# Half an hour and two million calls or more, which nothing may grow with; writes docs/soak.md and its chart.
+soak: $(VENV)/ok
+	$(BIN)/python -m benchmarks.soak --page docs
+
 # Everything at the versions of requirements.lock, as the files whose hashes stand there, then this project itself.
 $(VENV)/ok: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
