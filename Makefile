@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check bench lock audit dist clean
+.PHONY: run test check docs bench lock audit dist clean
 
 run: $(VENV)/ok
 	$(BIN)/agentload run
@@ -16,7 +16,12 @@ check: $(VENV)/ok
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	$(MAKE) docs
 	$(MAKE) test
+
+# The documentation, into dist/docs; a warning is an error.
+docs: $(VENV)/ok
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(VENV)/ok
 	$(BIN)/python -m benchmarks
