@@ -46,7 +46,11 @@ def tiers_from(texts: list[str], named: str | None = None, table: dict[str, Any]
     """The tiers of `--slo NAME=LIMIT …`, or a shipped set by name, or a TOML table. BadInput where there is none."""
     try:
         if texts:
-            return tuple(slo.from_table(slo.parse_all(texts)))
+            slos = [slo.parse(text) for text in texts]
+            twice = next((s.name for s in slos if sum(s.name == other.name for other in slos) > 1), None)
+            if twice:
+                raise ValueError(f"SLO {twice} is given twice; give it once")
+            return (Tier("slo", tuple(slos)),)
         if named is not None:
             return tuple(slo.tiers_named(named))
         if table:
@@ -94,7 +98,7 @@ def probe_spec(spec: Spec, load: float, earlier: int, number: int, options: Opti
         seed=spec.seed + earlier,
         salt=None if spec.salt is None else spec.salt + number,
         itl=spec.itl or any(each.metric == "itl" for each in slos),
-        profile=profile_at(spec.profile, load, options.warmup, options.warmup + seconds),
+        profile=profile_at(spec.shape(), load, options.warmup, options.warmup + seconds),
     )
 
 

@@ -21,14 +21,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-BAD_INPUT, INTERRUPTED = 2, 130
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 def main() -> None:
-    """What the `agentload` command runs.
-
-    Exit codes: 0 done, 1 failed or a promise broken, 2 bad input, 3 promises that could not be judged, 130 interrupted.
-    """
+    """What the `agentload` command runs: exit codes 0 done, 1 failed, 2 bad input, 130 interrupted."""
     try:
         app()
     except BadInput as error:
@@ -82,24 +79,15 @@ OutputTokens = Annotated[int | None, typer.Option(help="Of the `fixed` archetype
 Steps = Annotated[int | None, typer.Option(help="Of the `fixed` archetype: model calls in a session.")]
 MaxTokens = Annotated[int | None, typer.Option(help="Stop cleanly after this many tokens, input and output.")]
 MaxErrorRate = Annotated[float | None, typer.Option(help="Stop cleanly when this share of calls fails.")]
-Slo = Annotated[
-    list[str] | None, typer.Option(help="Promise to judge the run by, as in ttft_p95=2.0; repeat. Broken: exit code 1.")
-]
-Junit = Annotated[Path | None, typer.Option(help="Write what came of the promises there, as JUnit XML.")]
-Markdown = Annotated[Path | None, typer.Option(help="Write it there as Markdown, for a pull request's comment.")]
 Out = Annotated[Path, typer.Option(help="Where run folders go.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No live view, no summary.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
 RUNS = Path("runs")
 
 
-PLAIN = ("spec", "out", "quiet", "json", "junit", "markdown")
-"""Arguments of many commands that no spec has."""
-
-
 def flags(values: dict[str, Any], *others: str) -> dict[str, Any]:
     """A command's own arguments as the flags of a spec, less those that are about something else."""
-    return {name: value for name, value in values.items() if name not in (*PLAIN, *others)}
+    return {name: value for name, value in values.items() if name not in ("spec", "out", "quiet", "json", *others)}
 
 
 FLEET = (
@@ -136,9 +124,6 @@ def run(
     steps: Steps = None,
     max_tokens: MaxTokens = None,
     max_error_rate: MaxErrorRate = None,
-    slo: Slo = None,
-    junit: Junit = None,
-    markdown: Markdown = None,
     out: Out = RUNS,
     workers: Annotated[int, typer.Option(help="Share the run among this many processes on this machine.")] = 0,
     master: Annotated[bool, typer.Option("--master", help="Wait for workers on other machines.")] = False,
@@ -164,8 +149,74 @@ def run(
     from agentload import commands
 
     given = flags(values, "dry_run", *FLEET)
-    files = commands.Files(junit, markdown)
-    raise typer.Exit(commands.run(spec, given, out, fleet, dry_run=dry_run, quiet=quiet, as_json=json, files=files))
+    raise typer.Exit(commands.run(spec, given, out, fleet, dry_run=dry_run, quiet=quiet, as_json=json))
+
+
+REPLAY = (
+    "format", "strict", "first", "arrivals", "speed", "longest_gap", "longest_tool", "jitter", "mid_session", "bust",
+)  # fmt: skip
+"""What `replay` is told of how to follow the trace."""
+
+
+@app.command()
+def replay(
+    trace: Annotated[Path, typer.Argument(help="A trace in any known format, or a run folder.")],
+    url: Url = None,
+    model: Model = None,
+    api: Api = None,
+    api_key_env: ApiKeyEnv = None,
+    ca_file: CaFile = None,
+    session_header: SessionHeader = None,
+    client: ClientName = None,
+    agents: Agents = None,
+    rate: Rate = None,
+    profile: ProfileName = None,
+    arrivals: Annotated[str | None, typer.Option(help="recorded: sessions start when they did in the trace.")] = None,
+    speed: Annotated[float | None, typer.Option(help="Follow gaps, tools and arrivals so many times faster.")] = None,
+    scale: Scale = None,
+    longest_gap: Annotated[float | None, typer.Option(help="No person takes longer (seconds; default 10).")] = None,
+    longest_tool: Annotated[float | None, typer.Option(help="No tool takes longer (seconds; default 600).")] = None,
+    jitter: Annotated[float | None, typer.Option(help="Agents first start up to so many seconds later.")] = None,
+    mid_session: Annotated[
+        bool | None, typer.Option("--mid-session", help="Agents begin somewhere inside their first session.")
+    ] = None,
+    bust: Annotated[
+        bool | None, typer.Option("--bust/--no-bust", help="Copies of a session share no prefix, or do.")
+    ] = None,
+    first: Annotated[int | None, typer.Option(help="Only so many sessions of the trace.")] = None,
+    format: Annotated[str | None, typer.Option("--format", help="Its format, where its content does not say.")] = None,
+    strict: Annotated[bool | None, typer.Option("--strict", help="Stop at the first bad line.")] = None,
+    duration: Duration = None,
+    warmup: Warmup = None,
+    drain: Drain = None,
+    sessions: Annotated[
+        int | None, typer.Option(help="End after this many sessions; without it and --duration, each once.")
+    ] = None,
+    seed: Seed = None,
+    max_tokens: MaxTokens = None,
+    max_error_rate: MaxErrorRate = None,
+    out: Out = RUNS,
+    workers: Annotated[int, typer.Option(help="Share the run among this many processes on this machine.")] = 0,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="In virtual time, against the simulated cluster.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the spec as resolved and what to expect; send nothing.")
+    ] = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Ask an endpoint again for what a trace has recorded: its sizes, shared prefixes, tools, gaps and sub-agents.
+
+    Example: agentload replay sessions.jsonl --url http://127.0.0.1:8000/v1 --agents 32
+    """
+    values = dict(locals())
+    how = {name: value for name, value in values.items() if name in REPLAY}
+    plain = flags(values, *REPLAY, "trace", "simulate", "dry_run", "workers")
+    from agentload import replaying
+
+    raise typer.Exit(replaying.replay(trace, how, plain, out, workers, dry_run=dry_run, simulated=simulate,
+                                     quiet=quiet, as_json=json))  # fmt: skip
 
 
 CAPACITY = (
@@ -408,9 +459,6 @@ def simulate(
     steps: Steps = None,
     max_tokens: MaxTokens = None,
     max_error_rate: MaxErrorRate = None,
-    slo: Slo = None,
-    junit: Junit = None,
-    markdown: Markdown = None,
     out: Out = RUNS,
     quiet: Quiet = False,
     json: Json = False,
@@ -422,8 +470,7 @@ def simulate(
     given = flags(locals())
     from agentload import commands
 
-    files = commands.Files(junit, markdown)
-    raise typer.Exit(commands.simulate(spec, given, out, quiet=quiet, as_json=json, files=files))
+    raise typer.Exit(commands.simulate(spec, given, out, quiet=quiet, as_json=json))
 
 
 @app.command()
@@ -485,14 +532,12 @@ def worker(
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="A run folder; an interrupted one is recovered first.")],
-    junit: Junit = None,
-    markdown: Markdown = None,
-    json: Json = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Rebuild summary and report from a run's records, and judge it by its own promises again."""
+    """Rebuild summary and report from a run's records."""
     from agentload import commands
 
-    raise typer.Exit(commands.report(folder, as_json=json, files=commands.Files(junit, markdown)))
+    commands.report(folder, as_json=json)
 
 
 if __name__ == "__main__":

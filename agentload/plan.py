@@ -7,10 +7,12 @@ from msgspec import structs
 from numpy.typing import NDArray
 
 from agentload.errors import BadInput
+from agentload.recorded import recorded
 from agentload.rehearse import mid_session
-from agentload.spec import Spec
+from agentload.spec import REPLAY, Spec, Traced
 from agents.chain import Agent
 from agents.live import live
+from agents.replay import Way
 from agents.sized import Room, sized
 from agents.tools import Toolbox
 
@@ -22,16 +24,47 @@ class Plan:
         self.spec, self.room, self.salt = spec, room, salt
         self.kinds = spec.kinds()
         self.order = interleave(spec.shares())
+        self.mixed = bool(spec.named())  # archetypes beside a replayed trace
+        self.trace = recorded(spec) if spec.replay else None
         self.toolboxes = {name: Toolbox(self.kinds[name]) for name in self.kinds} if spec.mode == "live" else {}
 
     def agent(self, number: int, seat: int | None = None) -> Agent:
         """The agent of session `number`; in a closed loop its seat decides what it is."""
         tenant, name = self.order[(number if seat is None else seat) % len(self.order)]
+        if name == REPLAY:
+            agent = self.replayed(number, begins=seat == number)
+            return structs.replace(agent, tenant=tenant) if tenant else agent
         agent = self.make(name, np.random.default_rng([self.spec.seed, number]))
         if seat == number and self.spec.begin == "mid-session":
             twin = self.make(name, np.random.default_rng([self.spec.seed, number]))
             agent = mid_session(agent, twin, np.random.default_rng([self.spec.seed, number, 1]))
         return structs.replace(agent, tenant=tenant) if tenant else agent
+
+    def replayed(self, number: int, begins: bool) -> Agent:
+        """An agent that follows a session of the trace: the next one, round and round; beside other archetypes, any.
+        `begins`: it is the first of a seat, and may start later or mid-session."""
+        how, trace = self.spec.replay, self.trace
+        assert how is not None and trace is not None
+        rng = np.random.default_rng([self.spec.seed, number, 1])
+        copy, which = divmod(number, len(trace))
+        if self.mixed:
+            copy, which = number, int(rng.integers(len(trace)))
+        past, wait = rng.random(2) if begins else (0.0, 0.0)
+        way = Way(
+            self.salt,
+            copy if how.bust else 0,
+            past=float(past) if self.spec.begin == "mid-session" else 0.0,
+            wait=float(wait) * how.jitter,
+        )
+        return trace.agent(which, self.room, way)
+
+    def arrivals(self) -> NDArray[np.float64]:
+        """When sessions start, open loop."""
+        if not isinstance(self.spec.profile, Traced):
+            return arrivals(self.spec)
+        assert self.trace is not None
+        times = self.trace.times()[: self.spec.sessions]
+        return times[times < (self.spec.duration or np.inf)]
 
     def make(self, name: str, rng: np.random.Generator, depth: int | None = None) -> Agent:
         """A root agent, or one that may start sub-agents to that depth."""
@@ -84,7 +117,7 @@ NO_LIMIT = 10_000_000
 def check_room(spec: Spec, context: int) -> None:
     """Every archetype's preamble and a little more must fit the endpoint's context."""
     kinds = spec.kinds()
-    for name in dict.fromkeys(archetype for _, archetype in spec.shares()):
+    for name in spec.named():
         kind = kinds[name]
         head, limit = kind.system_tokens + kind.schema_tokens, min(context, kind.context_limit or context)
         if head > 0.8 * limit:

@@ -20,11 +20,12 @@ import numpy as np
 from msgspec import Struct, structs
 
 from agentload.errors import BadInput
-from agentload.plan import Plan, arrivals
+from agentload.plan import Plan
 from agentload.prepare import Prepared, prepare
+from agentload.recorded import recorded
 from agentload.screen import Watch
 from agentload.session import Clock, World, run_agent
-from agentload.spec import Spec, encode
+from agentload.spec import Spec, Traced, encode
 from collectors.records import Call, Session, Tool
 from collectors.store import Store, write_header
 from loadprofiles import slots
@@ -65,7 +66,7 @@ async def start_sessions(spec: Spec, plan: Plan, world: World, share: Share) -> 
 
     async def arrive() -> None:
         """Open loop: sessions start at their arrivals, whatever became of the others."""
-        times = arrivals(spec)
+        times = plan.arrivals()
         world.offered = len(range(share.index, len(times), share.of))
         for number in range(share.index, len(times), share.of):
             if number in share.begun:
@@ -307,8 +308,9 @@ def describe(prepared: Prepared) -> dict[str, Any]:
         },
         "versions": {name: metadata.version(name) for name in ("openai", "numpy", "pyarrow", "uvloop", "httptools")},
         "phases": spec.windows(),
+        "replay": recorded(spec).about(features.context_length) if spec.replay else None,
         "profile": {
             "agents": int(spec.profile.population(spec.duration or np.inf)[1].max()) if closed else None,
-            "rate": None if closed else float(spec.profile.mean(spec.duration or 1.0)),
+            "rate": None if closed or isinstance(spec.profile, Traced) else spec.profile.mean(spec.duration or 1.0),
         },
     }

@@ -12,7 +12,7 @@ BINS = 240
 def chart(spec: Spec, duration: float) -> str:
     """The schedule that this spec and seed make: agents held, or sessions starting, over time."""
     closed = spec.profile.closed
-    values = levels(spec.profile, duration, np.random.default_rng([spec.seed, 1 << 32]), BINS)
+    values = levels(spec.shape(), duration, np.random.default_rng([spec.seed, 1 << 32]), BINS)
     at = (np.arange(BINS) + 0.5) * (duration / BINS)
     figure = {
         "data": [

@@ -98,7 +98,7 @@ def check(spec: Spec) -> None:
             raise BadInput(f"tenant {tenant.name!r}: the client's own quotas are held in real time only; use `run`")
     if spec.mode == "live":
         kinds = spec.kinds()
-        for _, name in spec.shares():
+        for name in spec.named():
             if kinds[name].python_tools:
                 raise BadInput(f"archetype {name!r}: python tools run in real time only; leave them out, or use `run`")
 

@@ -5,7 +5,7 @@ import math
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, NoReturn
 
 import msgspec
 import numpy as np
@@ -16,8 +16,9 @@ from agentload.errors import BadInput
 from agents.archetypes import ARCHETYPES, Archetype
 from agents.draws import NonNegative, Positive, Share
 from agents.endpoint import Endpoint
+from agents.replay import Pace
 from agents.request import headers, refuse
-from collectors.slo import Tier, from_table
+from collectors.slo import from_table
 from loadprofiles import Profile, load
 
 Count = Annotated[int, Meta(ge=1)]
@@ -80,6 +81,37 @@ class Phase(Struct, frozen=True, forbid_unknown_fields=True):
     profile: Profile | None = None  # with its own zero; None: the spec's profile runs on through all phases
 
 
+REPLAY = "replay"
+"""Stands in a population for the sessions of the trace that is replayed."""
+
+
+class Replay(Struct, frozen=True, forbid_unknown_fields=True):
+    """The trace whose sessions agents follow, and how closely; the spec's `scale` and `longest_wait` hold for it."""
+
+    trace: str  # a file, a folder of files, or a run folder
+    format: str = ""  # "" tells it from the content
+    digest: str = ""  # of the file; a resolved spec states it, and another file is then refused
+    strict: bool = False  # the first damaged line ends it; else damaged lines are skipped
+    first: Count | None = None  # only so many sessions of it
+    longest_gap: NonNegative = 10.0  # seconds; people, and gaps that nobody explains, take no longer (as AgentX has it)
+    longest_tool: Positive = 600.0  # seconds
+    speed: Positive = 1.0  # recorded seconds in a second, of gaps, tools and arrivals
+    jitter: NonNegative = 0.0  # closed loop: seconds by which the first session of each agent may start later
+    bust: bool = True  # copies of a session share no prefix with each other
+
+
+class Traced(Struct, frozen=True, forbid_unknown_fields=True, tag="traced"):
+    """Sessions start when those of the replayed trace did. When that is, the trace says (`agentload.recorded`)."""
+
+    closed: ClassVar[bool] = False
+
+    def refuse(self, *_: object) -> NoReturn:
+        raise BadInput("profile 'traced' starts sessions when the trace says: it can be neither drawn nor raised here; "
+                       "hold agents, or give a rate")  # fmt: skip
+
+    arrivals = mean = population = refuse
+
+
 class Spec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A run. Times are seconds."""
 
@@ -93,11 +125,12 @@ class Spec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     sessions: Count | None = None  # how many sessions in all; None: as many as fit
     warmup: NonNegative = 0.0  # seconds at the start that are recorded but not counted; `phases` say more
     phases: list[Phase] = []  # their seconds add up to the duration
-    profile: Profile
+    profile: Profile | Traced
     begin: Literal["fresh", "mid-session"] = "fresh"  # closed loop: where the first session of each agent starts
     leaving: Literal["finish", "cancel"] = "finish"  # closed loop: what agents do with their session when N(t) falls
     population: list[Group]
     max_agents_per_session: Count = 1_000  # its root included; what would start more is refused, and counted
+    replay: Replay | None = None  # what `replay` in the population stands for
     archetypes: dict[str, dict[str, Any]] = {}  # new ones, or fields to change; `base` names the one to start from
     endpoint: Endpoint = Endpoint()  # without a url: the cluster in the box, as `box` says
     urls: dict[str, Positive] = {}  # several endpoints of one model, with weights; a session keeps to one
@@ -115,7 +148,7 @@ class Spec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     def __post_init__(self) -> None:
         if not self.population:
             raise ValueError("population is empty; name at least one archetype")
-        if self.duration is None and self.sessions is None:
+        if self.duration is None and self.sessions is None and self.replay is None:
             raise ValueError("a run needs an end: give duration, or sessions, or both")
         names = [tenant.name for tenant in self.tenants]
         if len(set(names)) < len(names):
@@ -126,12 +159,12 @@ class Spec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             raise ValueError("warmup is a phase of its own where there are phases; give it as the first of them")
         if self.duration is not None and self.warmup >= self.duration:
             raise ValueError(f"warmup must be shorter than duration ({self.duration:g} s), got {self.warmup:g}")
+        if self.replay is not None and self.mode == "live":
+            raise ValueError("a replay decides everything itself, so it cannot be live; leave out mode")
+        if isinstance(self.profile, Traced) and any(name != REPLAY for _, name in self.shares()):
+            raise ValueError("profile 'traced' is for a population of nothing but the replayed trace")
         if self.duration is None and self.profile.closed:
             self.profile.population(math.inf)  # ValueError where the shape itself needs a duration
-
-    def promises(self) -> list[Tier]:
-        """What a run of this spec is judged by. Raises ValueError, one line, for what is no table of SLOs."""
-        return from_table(self.slo) if self.slo else []
 
     def shares(self) -> dict[tuple[int, str], float]:
         """Weights of every (tenant, archetype); tenant 0 is the only one where none is named."""
@@ -169,12 +202,25 @@ class Spec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
                 known = ", ".join(kinds)
                 raise BadInput(f"archetype {name!r}: base {base!r} is not an archetype; there are {known}")
             kinds[name] = changed(name, kinds[base], fields)
-        for name in [archetype for _, archetype in self.shares()] + [
-            kind.child for kind in kinds.values() if kind.child
-        ]:
+        if self.replay is None and any(name == REPLAY for _, name in self.shares()):
+            raise BadInput(f"archetype {REPLAY!r} follows a recorded trace; name it in [replay], as trace = ...")
+        for name in [*self.named(), *(kind.child for kind in kinds.values() if kind.child)]:
             if name not in kinds:
                 raise BadInput(f"archetype {name!r} does not exist; there are {', '.join(kinds)}")
         return {name: self.adapted(kind) for name, kind in kinds.items()}
+
+    def named(self) -> list[str]:
+        """The archetypes that the population names, the replayed trace not among them."""
+        return [name for name in dict.fromkeys(name for _, name in self.shares()) if name != REPLAY]
+
+    def shape(self) -> Profile:
+        """The load profile. BadInput where it is the trace that decides when sessions start."""
+        return self.profile.refuse() if isinstance(self.profile, Traced) else self.profile
+
+    def pace(self) -> Pace:
+        """How closely recorded sessions are followed."""
+        how, longest = self.replay or Replay(""), self.longest_wait or math.inf
+        return Pace(min(how.longest_gap, longest), min(how.longest_tool, longest), how.speed, self.scale)
 
     def adapted(self, kind: Archetype) -> Archetype:
         """An archetype with this spec's scale and cap on waiting."""
@@ -205,9 +251,12 @@ def read(path: Path) -> dict[str, Any]:
 def decode(plain: dict[str, Any], source: str = "spec") -> Spec:
     """Plain values, checked, as a spec. Recorded load profiles are read from their files here."""
     plain = plain | from_phases(plain.get("phases"), plain, source)
+    if "replay" in plain:
+        plain.setdefault("population", [{"archetype": REPLAY}])
     try:
         spec = msgspec.convert(plain, Spec)
-        spec = msgspec.structs.replace(spec, profile=load(spec.profile, lambda name: Path(name).read_text()))
+        if not isinstance(spec.profile, Traced):
+            spec = msgspec.structs.replace(spec, profile=load(spec.profile, lambda name: Path(name).read_text()))
     except OSError as error:
         raise BadInput(
             f"{source}: the load profile's file {error.filename!r} cannot be read: {error.strerror}"
@@ -216,7 +265,7 @@ def decode(plain: dict[str, Any], source: str = "spec") -> Spec:
         raise BadInput(f"{source}: {explained(str(error), plain)}") from None
     spec.kinds()
     for name, check in (
-        ("slo", spec.promises),
+        ("slo", lambda: from_table(spec.slo) if spec.slo else None),
         ("endpoint", lambda: refuse(spec.endpoint, tools=spec.mode == "live")),
         ("endpoint", lambda: headers(spec.endpoint)),
     ):
@@ -224,8 +273,16 @@ def decode(plain: dict[str, Any], source: str = "spec") -> Spec:
             check()
         except ValueError as error:
             raise BadInput(f"{source}: {name}: {error}") from None
-    judges_gaps = any(slo.metric == "itl" for tier in spec.promises() for slo in tier.slos)
-    return msgspec.structs.replace(spec, itl=True) if judges_gaps else spec
+    return spec if spec.replay is None else replayed(spec, source)
+
+
+def replayed(spec: Spec, source: str) -> Spec:
+    """A replay with its trace's digest and an end; the trace is read for what of that is not stated."""
+    from agentload.recorded import resolved
+
+    if all(name != REPLAY for _, name in spec.shares()):
+        raise BadInput(f"{source}: [replay] names a trace that nobody follows; add {REPLAY!r} to the population")
+    return resolved(spec)
 
 
 def from_phases(phases: Any, plain: dict[str, Any], source: str) -> dict[str, Any]:
@@ -300,7 +357,7 @@ def encode(spec: Spec) -> str:
 
     plain = msgspec.to_builtins(spec)
     kinds = msgspec.structs.replace(spec, scale=1.0, longest_wait=None).kinds()
-    used = {archetype for _, archetype in spec.shares()}
+    used = set(spec.named())
     used |= {kinds[name].child for name in used if kinds[name].child}
     decoded = {
         name: msgspec.convert(msgspec.to_builtins(kind), Archetype) for name, kind in kinds.items()

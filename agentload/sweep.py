@@ -110,7 +110,7 @@ def check(spec: Spec, options: Options) -> None:
     if axis == "fanout":
         for groups in series_of(spec, options).values():
             for group in groups:
-                if not kinds[group.archetype].child:
+                if group.archetype not in kinds or not kinds[group.archetype].child:
                     raise BadInput(f"archetype {group.archetype!r} starts no sub-agents; give it a `child` to sweep R")
 
 
@@ -136,7 +136,7 @@ def step_spec(spec: Spec, options: Options, series: str, groups: list[Group], va
         warmup = seconds / 6
         profile = Held(int(value), stagger=warmup)
     elif axis == "rate":
-        profile = poisson(spec.profile, value)
+        profile = poisson(spec.shape(), value)
     elif axis == "share":
         people = Group(PEOPLE, max(1 - value, 0.0) or 1e-9)
         machines = [structs.replace(group, weight=group.weight * value or 1e-9) for group in groups]

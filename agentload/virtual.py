@@ -15,7 +15,7 @@ from agentload.box.door import Door
 from agentload.box.options import Faults, Quota
 from agentload.box.protocol import Refused
 from agentload.flights import Flight, Model
-from agentload.plan import Plan, arrivals
+from agentload.plan import Plan
 from agentload.screen import Watch
 from agentload.session import RETRYABLE, Tally
 from agents.chain import Agent, Ask, Chat, Outcome, Reply, Spawn, ToolCall, Wait
@@ -161,7 +161,7 @@ class World:
                 self._coming += 1
                 self.enter(start, self.sit, (seat, seat, len(seats), min(stop, duration)))
             return
-        self._times = arrivals(spec).tolist()
+        self._times = self.plan.arrivals().tolist()
         self.offered = self._coming = len(self._times)
         if self._times:
             self.enter(self._times[0], self.arrive, 0)

@@ -11,10 +11,11 @@ import zlib
 
 from msgspec import Struct
 
+from agents import chain as chains
 from agents.chain import Agent, Chain, Chat, Context, Message, Outcome, Spawn, ToolCall, Wait
 from agents.draws import NonNegative, Positive
 from agents.script import Agent as Script
-from agents.script import Call, Gap, Session, Start, Tools, spread
+from agents.script import Call, Gap, Join, Session, Start, Tool, Tools, spread
 from agents.sized import LEAST_MESSAGE, Room, start
 
 FULL = 4_096
@@ -25,9 +26,26 @@ class Pace(Struct, frozen=True, forbid_unknown_fields=True):
     """How a recorded session is followed."""
 
     longest_gap: NonNegative = 10.0  # seconds; people, and what was not recorded, take no longer (AgentX caps so, too)
-    longest_wait: Positive = math.inf  # seconds; no tool takes longer
+    longest_tool: Positive = math.inf  # seconds
     speed: Positive = 1.0  # recorded seconds in a second, of gaps, tools and sub-agents' delays
     scale: Positive = 1.0  # multiplies every token count
+
+    def gap(self, gap: Gap) -> float:
+        """Seconds that a gap takes here."""
+        return min(gap.seconds, self.longest_gap) / self.speed
+
+    def tool(self, tool: Tool) -> float:
+        """Seconds that a tool takes here."""
+        return min(tool.seconds, self.longest_tool) / self.speed
+
+
+class Way(Struct, frozen=True):
+    """What tells one agent that follows a session from the others that follow it."""
+
+    salt: int  # another one makes other text with the same structure
+    copy: int = 0  # likewise: copies with other numbers share no prefix
+    past: float = 0.0  # share of the session's calls, below 1, that are taken to have been made already
+    wait: float = 0.0  # seconds before it begins
 
 
 class World(Struct, frozen=True):
@@ -39,26 +57,38 @@ class World(Struct, frozen=True):
     room: Room
 
 
-def replay(session: Session, pace: Pace, room: Room, salt: int, copy: int = 0) -> Agent:
-    """A recorded session as an agent. Copies with another number share no prefix with it, as their salt is another."""
-    base = mix(salt, copy)
+def replay(session: Session, pace: Pace, room: Room, way: Way) -> Agent:
+    """A recorded session as an agent."""
+    base = mix(way.salt, way.copy)
     own = mix(base, zlib.crc32(session.id.encode()))
     world = World(base if session.shared else own, own, pace, room)
-    return Agent(session.root.name or "replay", follow(session.root, world, "", []))
+    skip = int(way.past * sum(isinstance(step, Call) for step in session.root.steps))
+    chain = follow(session.root, world, "", [], skip)
+    return Agent(session.root.name or "replay", later(way.wait, chain) if way.wait else chain)
 
 
-def follow(script: Script, world: World, path: str, before: list[tuple[int, int]]) -> Chain:
-    """One agent, which begins with its parent's last prompt."""
+def later(seconds: float, chain: Chain) -> Chain:
+    """A chain that waits before it begins."""
+    yield Wait(seconds)
+    return (yield from chain)
+
+
+def follow(script: Script, world: World, path: str, before: list[tuple[int, int]], skip: int = 0) -> Chain:
+    """One agent, which begins with its parent's last prompt. Its first `skip` calls, and what lies before them, are
+    taken to be done."""
     pace, room = world.pace, world.room
     pieces, number, intents, last = before, 0, 1, 0
-    children = 0
-    if script.delay:
+    children, past, begun = 0, 0, not skip
+    if script.delay and begun:
         yield Wait(script.delay / pace.speed)
     for step in script.steps:
         match step:
             case Call():
                 pieces = prompt(pieces, step, world, f"{path}/{number}")
                 number += 1
+                begun = number > skip
+                if not begun:
+                    continue
                 output = max(1, round(step.output * pace.scale))
                 context, tokens = conversation(pieces, pace.scale, room)
                 if tokens + output > room.context:
@@ -67,23 +97,28 @@ def follow(script: Script, world: World, path: str, before: list[tuple[int, int]
                 if not reply.ok:
                     return Outcome("failed", intents=intents - 1)
                 last = reply.output_tokens
-            case Gap(seconds, person):
+            case Gap(person=person) if begun:
                 intents += person
-                yield Wait(min(seconds, pace.longest_gap) / pace.speed)
-            case Tools(calls):
+                yield Wait(pace.gap(step))
+            case Tools(calls) if begun:
                 yield [
-                    ToolCall(tool.name, seconds=min(tool.seconds, pace.longest_wait) / pace.speed,
-                             tokens=round(tool.tokens * pace.scale), ok=tool.ok)
+                    ToolCall(tool.name, seconds=pace.tool(tool), tokens=round(tool.tokens * pace.scale), ok=tool.ok)
                     for tool in calls
-                ]  # fmt: skip
-            case Start(agents):
-                yield Spawn(
-                    tuple(
-                        Agent(child.name or "replay", follow(child, world, f"{path}.{children + i}", pieces))
-                        for i, child in enumerate(agents)
-                    )
+                ]
+            case Start(agents, wait):
+                born = tuple(
+                    Agent(child.name or "replay", follow(child, world, f"{path}.{children + i}", pieces))
+                    for i, child in enumerate(agents)
                 )
                 children += len(agents)
+                if begun:
+                    yield Spawn(born, wait)
+                else:
+                    past += len(agents)
+            case Join(agents) if begun:
+                running = tuple(n - past for n in agents or range(children) if n >= past)
+                if running:
+                    yield chains.Join(running)
     return Outcome("done", last, intents=intents)
 
 
@@ -116,7 +151,8 @@ def conversation(pieces: list[tuple[int, int]], scale: float, room: Room) -> tup
             groups[-1].append((key, size))
             held, made = held + size, made + size
     if len(groups) > 1 and held < 2 * LEAST_MESSAGE:  # too small for a message of its own
-        groups[-2] += groups.pop()
+        rest = groups.pop()
+        groups[-1] += rest
     request = round(room.calibration.per_request)
     messages = [Message("user", sum(size for _, size in group), parts=tuple(group)) for group in groups if group]
     tail = messages[-1] if messages else Message("user", LEAST_MESSAGE, parts=((0, LEAST_MESSAGE),))

@@ -1,5 +1,6 @@
 """report.html: what a run did to the cluster, as one page that works offline."""
 
+import math
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from collectors.metrics import agents_calls, answered
 from collectors.page import card, page, plot, section
 from collectors.store import recover, write_file
 from collectors.summary import BASELINE, duration, summarise
-from collectors.text import duration_text, gate_lines, number, share
+from collectors.text import duration_text, number, share
 from collectors.waterfall import waterfall
 
 Summary = dict[str, Any]
@@ -93,7 +94,6 @@ def _top(summary: Summary) -> list[str]:
         f"<h1>{escape(title(summary))}{badge}</h1>",
         f'<p class="lede">{_lede(summary)}</p>',
         _verdict(summary["verdict"]),
-        _promises(summary["slo"]),
         f'<div class="cards">{"".join(_cards(summary))}</div>',
     ]
 
@@ -134,15 +134,6 @@ def _verdict(verdict: Summary) -> str:
     return f'<div class="verdict {"good" if good else "bad"}">{"".join(parts)}</div>'
 
 
-def _promises(gate: Summary | None) -> str:
-    """Which promises were kept, one a line; nothing where none was made."""
-    if not gate:
-        return ""
-    head, *rest = gate_lines(gate)
-    rows = "".join(f"<li>{escape(line.strip())}</li>" for line in rest if line)
-    return f'<div class="verdict {"good" if gate["verdict"] == "pass" else "bad"}"><b>{head}</b><ul>{rows}</ul></div>'
-
-
 def _cards(summary: Summary) -> list[str]:
     run, tokens, demand, serving = (summary[key] for key in ("run", "tokens", "demand", "serving"))
     outcomes, ttft = summary["jobs"]["outcomes"], serving["ttft"]
@@ -178,6 +169,7 @@ def _sections(summary: Summary, spot: dict[str, str]) -> list[str]:
     demand, tokens = summary["demand"], summary["tokens"]
     chains = spot.get("growth", "") + spot.get("depth", "")
     found = [
+        section("What was replayed", _says_replay(summary["replay"])) if summary.get("replay") else "",
         section("Token demand", _says_demand(demand), tables.tokens_bar(tokens), spot.get("demand", "")),
         section("Agents and calls", _says_population(summary), spot.get("population", "")),
         section(
@@ -231,6 +223,26 @@ def _sections(summary: Summary, spot: dict[str, str]) -> list[str]:
         section("Token ledger", "Every token is in one row and in one column.", tables.ledger(tokens)),
         section("Wanted and counted", _says_drift(summary["drift"]), tables.drift(summary["drift"])),
     ]
+
+
+def _says_replay(replay: Summary) -> str:
+    """The trace, the caps that were put on its gaps, and what did not fit."""
+    caps = [f"people, and gaps that nobody explains, take at most {number(replay['longest_gap'])} s"]
+    if math.isfinite(replay["longest_tool"] or math.inf):
+        caps.append(f"tools at most {number(replay['longest_tool'])} s")
+    said = (
+        f"{escape(replay['trace'])} ({replay['format']}, digest {replay['digest']}): {replay['sessions']:,} sessions "
+        f"with {replay['calls']:,} calls. Gaps count from the end of what went before; {', '.join(caps)}."
+    )
+    said += f" Time runs {number(replay['speed'])} times faster." if replay["speed"] != 1 else ""
+    said += f" Every token count is multiplied by {number(replay['scale'])}." if replay["scale"] != 1 else ""
+    if replay["calls_too_long"]:
+        said += (
+            f" {replay['calls_too_long']:,} of its calls do not fit the context: {replay['ended_by_context']:,} "
+            "sessions ended there."
+        )
+    said += f" {replay['damaged']:,} damaged lines of it were left out." if replay["damaged"] else ""
+    return said
 
 
 def _says_demand(demand: Summary) -> str:

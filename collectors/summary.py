@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from collectors import metrics
-from collectors.gate import judge_run
 from collectors.health import judge
 from collectors.ledger import ledger
 from collectors.load import Array, Columns, Run
@@ -31,8 +30,8 @@ def summarise(run: Run) -> dict[str, Any]:
     verdict = judge(run.calls, run.sessions, health)
     summary = {
         "verdict": verdict._asdict(),
-        "slo": judge_run(run, verdict),
         "run": _run(run, calls, seconds),
+        "replay": _replay(run),
         "endpoint": _endpoint(run),
         "tokens": ledger(run.calls, run.sessions),
         "serving": {**_serving(timed, measured), **_sketched(run, timed)},
@@ -111,6 +110,12 @@ def _run(run: Run, calls: Columns, seconds: float) -> dict[str, Any]:
         "interrupted": bool(health["interrupted"]),
         "stop_reason": health.get("stop_reason"),
     }
+
+
+def _replay(run: Run) -> dict[str, Any] | None:
+    """The trace that was replayed, and how many sessions ended because the context did; None without a trace."""
+    said = run.header.get("replay")
+    return said and {**said, "ended_by_context": int((roots(run.sessions).outcome == "context_limit").sum())}
 
 
 def _endpoint(run: Run) -> dict[str, Any]:

@@ -12,7 +12,6 @@ def to_text(summary: dict[str, Any]) -> str:
     lines = [
         *verdict_lines(summary["verdict"]),
         "",
-        *gate_lines(summary.get("slo")),
         f"{'endpoint':<12}{_endpoint(summary['endpoint'])}",
         f"{'run':<12}{number(run['seconds'])} s, up to {run['agents_peak']:,} agents and "
         f"{run['calls_in_flight_peak']:,} calls in flight",
@@ -23,6 +22,7 @@ def to_text(summary: dict[str, Any]) -> str:
         f"{'demand':<12}{number(demand['tokens_per_agent_hour'])} tokens per agent-hour, "
         f"{number(demand['calls_per_session'])} calls per session",
         *_amplification(demand),
+        *_replayed(summary.get("replay")),
         "",
         *_latency_lines(summary["serving"]),
     ]
@@ -36,25 +36,19 @@ def verdict_lines(verdict: dict[str, Any]) -> list[str]:
     return [head, *(f"  ✗ {reason}" for reason in verdict["reasons"]), *(f"  · {note}" for note in verdict["notes"])]
 
 
-HEADS = {"pass": "Promises: all kept", "fail": "Promises: BROKEN", "undecided": "Promises: COULD NOT BE JUDGED"}
-MARKS = {"pass": "✓", "fail": "✗", "undecided": "?"}
-
-
-def gate_lines(gate: dict[str, Any] | None) -> list[str]:
-    """What became of each promise (`collectors.gate`), and an empty line; nothing where nothing was promised."""
-    if not gate:
-        return []
-    several = len({check["group"] for check in gate["checks"]}) > 1
-    rows = [
-        f"  {MARKS[check['verdict']]} {check['group'] + ': ' if several else ''}{check['name']}: {check['said']}"
-        for check in gate["checks"]
-    ]
-    return [HEADS[gate["verdict"]], *(f"  · {reason}" for reason in gate["reasons"]), *rows, ""]
-
-
 def _endpoint(endpoint: dict[str, Any]) -> str:
     where = f"{endpoint['model'] or 'unknown model'} at {endpoint['url'] or 'unknown address'}"
     return f"{where} (a SIMULATED cluster)" if endpoint["simulated"] else where
+
+
+def _replayed(replay: dict[str, Any] | None) -> list[str]:
+    if replay is None:
+        return []
+    over = f"; {replay['ended_by_context']:,} ended at the context" if replay["ended_by_context"] else ""
+    return [
+        f"{'replay':<12}{replay['trace']} ({replay['sessions']:,} sessions), gaps capped at "
+        f"{number(replay['longest_gap'])} s{over}"
+    ]
 
 
 def _amplification(demand: dict[str, Any]) -> list[str]:

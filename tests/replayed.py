@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from agentload.session import Clock, Lane, World, run_agent
 from agentload.spec import Retry
 from agents.endpoint import Endpoint, Features, Timeouts
-from agents.replay import Pace, replay
+from agents.replay import Pace, Way, replay
 from agents.script import Session
 from agents.sized import Room
 from agents.text import Calibration, Encoder
@@ -27,7 +27,7 @@ def play(url: str, sessions: Sequence[Session], pace: Pace, calibration: Calibra
         client = Wire(endpoint, Features(), Encoder(calibration), clock.now, "replay", itl=False)
         world = World(lambda tenant, session: Lane(client, Retry(attempts=1)), clock, records.append, seed=0)
         room = Room(context, calibration)
-        agents = [replay(session, pace, room, salt=1) for session in sessions]
+        agents = [replay(session, pace, room, Way(1)) for session in sessions]
         if at_once:
             await asyncio.gather(*(run_agent(agent, i, "", clock.now(), world) for i, agent in enumerate(agents)))
         else:

@@ -16,7 +16,7 @@ from agentload.traces.detect import read
 from agentload.traces.graph import Agent, Call, Gap, Piece, Session, Start, Thread, Tool, Tools, common
 from agentload.traces.source import Complaints
 from agents.chain import Chat, Outcome, Reply, Spawn, ToolCall, ToolResult, Wait
-from agents.replay import FULL, Pace, World, conversation, mix, prompt, replay
+from agents.replay import FULL, Pace, Way, World, conversation, mix, prompt, replay
 from agents.sized import Room
 from agents.text import Calibration, Encoder
 from collectors.load import Run
@@ -77,7 +77,7 @@ def test_a_session_is_asked_for_again_step_by_step() -> None:
             Gap(3_600.0, person=True), Start((Agent((Call(300, 5),), "kid", delay=4.0),)), Call(900, 7),
         )),
     )  # fmt: skip
-    agent = replay(session, Pace(longest_gap=10.0, speed=2.0), ROOM, salt=0)
+    agent = replay(session, Pace(longest_gap=10.0, speed=2.0), ROOM, Way(0))
     one, tools, two, wait, spawn, three, outcome = asks(agent.chain)
 
     assert [(chat.wanted_input, chat.max_tokens, chat.exact) for chat in (one, two, three)] == [
@@ -89,14 +89,14 @@ def test_a_session_is_asked_for_again_step_by_step() -> None:
     assert wait == Wait(5.0)  # ten seconds at most, twice as fast
     assert spawn.agents[0].archetype == "kid"
     assert outcome == Outcome("done", 7, intents=2)
-    (first, *_) = asks(replay(session, Pace(), ROOM, 0).chain)
+    (first, *_) = asks(replay(session, Pace(), ROOM, Way(0)).chain)
     assert isinstance(first, Chat)
 
 
 def test_scale_makes_every_prompt_smaller_and_keeps_what_they_share() -> None:
     session, pace = made(3), Pace(scale=0.1)
-    whole = [ask for ask in asks(replay(session, Pace(), ROOM, 0).chain) if isinstance(ask, Chat)]
-    small = [ask for ask in asks(replay(session, pace, ROOM, 0).chain) if isinstance(ask, Chat)]
+    whole = [ask for ask in asks(replay(session, Pace(), ROOM, Way(0)).chain) if isinstance(ask, Chat)]
+    small = [ask for ask in asks(replay(session, pace, ROOM, Way(0)).chain) if isinstance(ask, Chat)]
 
     assert [chat.wanted_input for chat in small] == approx([0.1 * (chat.wanted_input or 0) for chat in whole], rel=0.02)
     texts = ["".join(text(chat)) for chat in small]
@@ -119,6 +119,26 @@ def test_equal_pieces_are_equal_text_whoever_sends_them() -> None:
     assert words >= 20 * 512 - 5 * (20 * 512 // FULL + 1)  # all of it, less what the template costs in messages
 
 
+def test_a_rest_too_small_for_a_message_of_its_own_joins_the_last_one() -> None:
+    head = [(n, 512) for n in range(8)]  # fills a message
+    (alone,) = conversation(head, 1.0, ROOM)[0].messages
+    (joined,) = conversation([*head, (99, 5)], 1.0, ROOM)[0].messages
+
+    assert joined.tokens == alone.tokens + 5
+    assert joined.parts[: len(head) - 1] == alone.parts[: len(head) - 1]
+
+
+def test_a_session_that_begins_in_its_middle_asks_for_the_rest_with_the_same_prompts() -> None:
+    session = made(3)
+    whole = [ask for ask in asks(replay(session, Pace(), ROOM, Way(0)).chain) if isinstance(ask, Chat)]
+    rest = asks(replay(session, Pace(), ROOM, Way(0, past=0.5, wait=3.0)).chain)
+
+    assert rest[0] == Wait(3.0)
+    assert isinstance(rest[1], Chat)  # four of eight calls are done, and what followed them
+    assert [text(chat) for chat in rest if isinstance(chat, Chat)] == [text(chat) for chat in whole[4:]]
+    assert not any(isinstance(ask, Spawn) for ask in rest)  # its sub-agents have done their work
+
+
 @pytest.mark.parametrize("per_word", [1.0, 1.3, 2.7])
 def test_shared_text_stays_shared_where_words_are_not_tokens(per_word: float) -> None:
     room = Room(1_000_000, Calibration(per_word, 7.0, 9.0, 5.0, counted=True))
@@ -138,7 +158,7 @@ def test_copies_share_nothing_and_sessions_of_a_shared_trace_do() -> None:
     other = Session("t", session.root, shared=True)
 
     def sent(session: Session, copy: int = 0, salt: int = 4) -> str:
-        return "".join(text(asks(replay(session, Pace(), ROOM, salt, copy).chain)[0]))
+        return "".join(text(asks(replay(session, Pace(), ROOM, Way(salt, copy)).chain)[0]))
 
     assert sent(session) == sent(session) == sent(other)
     assert sent(Session("t", session.root)) != sent(Session("s", session.root))
@@ -149,7 +169,7 @@ def test_copies_share_nothing_and_sessions_of_a_shared_trace_do() -> None:
 def test_what_the_context_cannot_hold_ends_the_session_visibly() -> None:
     session = Session("s", Agent((Call(500, 50), Call(5_000, 50))))
 
-    assert asks(replay(session, Pace(), Room(1_000, BOX), 0).chain)[-1] == Outcome("context_limit", 50, intents=0)
+    assert asks(replay(session, Pace(), Room(1_000, BOX), Way(0)).chain)[-1] == Outcome("context_limit", 50, intents=0)
 
 
 def test_numbers_are_mixed_alike_everywhere() -> None:

@@ -54,7 +54,7 @@ class Crew:
         self.part, self.header = part, header
         self.clock = Clock()
         self.watch = Watch()
-        self.plan = Noted(prepared, self.clock)
+        self.plan: Noted
         self.gathered: list[Call | Tool | Session] = []
         self.batches = self.taken = self.done = 0
         self.cpu_before, self.machine_before = 0.0, (0.0, 0.0)
@@ -97,6 +97,7 @@ class Crew:
 
     async def run(self) -> None:
         """Wait for the beginning, do the shares, ship what they gave."""
+        self.plan = Noted(self.prepared, self.clock)  # here, and not on the hub: it may have a trace to read
         lanes = self.prepared.lanes(self.clock, self.part)
         await asyncio.to_thread(self.store.flush)  # pyarrow is imported here, before the clock starts
         lanes.of(0, 0)  # likewise the client

@@ -31,7 +31,6 @@ from agentload.fleet.channel import (
     unpack,
 )  # fmt: skip
 from agentload.fleet.hub import Mailbox
-from agentload.plan import arrivals
 from agentload.prepare import Prepared
 from agentload.run import describe
 from agentload.screen import Samples, Watch
@@ -350,7 +349,10 @@ class Master:
         reasons = [one["stop_reason"] for one in own.values() if one.get("stop_reason")]
         reason = self.reason or ("duration" if "duration" in reasons else "done")
         whole = not spec.profile.closed and reason in ("done", "duration")
-        counts = {"sessions_offered": len(arrivals(spec)) if whole else None, "sessions_started": started}
+        counts = {
+            "sessions_offered": len(self.prepared.plan().arrivals()) if whole else None,
+            "sessions_started": started,
+        }
         return worst | counts | {"interrupted": reason == "interrupted", "stop_reason": reason, "workers": own}
 
     def itl(self) -> dict[str, float]:

@@ -1,0 +1,67 @@
+"""What `agentload replay` does: a trace and flags become a spec, which then runs as any other."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from agentload import commands
+from agentload.commands import PROFILE_FLAGS
+from agentload.errors import BadInput
+from agentload.recorded import recorded
+from agentload.spec import Spec
+from agentload.tracing import problems
+
+ALONE = {"workers": 0, "master": False, "expect_workers": 0, "master_bind_host": "127.0.0.1", "master_bind_port": 0,
+         "ui": False, "web_host": "127.0.0.1", "web_port": 8089, "web_login": False}  # fmt: skip
+"""Who works on a run where nothing is said."""
+LANES = 32
+"""Sessions of a trace that are replayed at once where nothing is said."""
+
+
+def replay(
+    trace: Path,
+    how: dict[str, Any],
+    flags: dict[str, Any],
+    out: Path,
+    workers: int,
+    *,
+    dry_run: bool,
+    simulated: bool,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    """Replay a trace, in real time or in virtual; return the exit code."""
+    spec = resolve(trace, how, flags)
+    print("".join(f"{line}\n" for line in problems(recorded(spec).complaints)), end="", file=sys.stderr)  # noqa: T201
+    if dry_run:
+        commands.print_expected(spec)
+        return 0
+    if simulated:
+        return commands.simulate_spec(spec, out, quiet=quiet, as_json=as_json)
+    with commands.target(spec) as spec:
+        folder, code = commands.perform(spec, out, quiet or as_json, ALONE | {"workers": workers})
+    return commands.finish(folder, code, quiet=quiet, as_json=as_json)
+
+
+def resolve(trace: Path, how: dict[str, Any], flags: dict[str, Any]) -> Spec:
+    """The spec of a replay: agents held, or a rate, as the flags say, or with `arrivals = "recorded"` in `how` sessions
+    that start when they did."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    how = {name: value for name, value in how.items() if value is not None}
+    plain: dict[str, Any] = {}
+    match how.pop("arrivals", None):
+        case None if not any(name in given for name in PROFILE_FLAGS):
+            given["agents"] = LANES
+        case None:
+            pass
+        case "recorded":
+            for name in PROFILE_FLAGS:
+                if name in given:
+                    raise BadInput(f"--{name} {given[name]} and --arrivals recorded contradict each other; drop one")
+            plain["profile"] = {"type": "traced"}
+        case other:
+            raise BadInput(f"--arrivals must be recorded, or left out, got {other!r}")
+    if how.pop("mid_session", False):
+        plain["begin"] = "mid-session"
+    plain["replay"] = {"trace": str(trace)} | how
+    return commands.overlaid(plain, given, "flags")

@@ -1,1 +1,0 @@
-"""What makes a release: sdist and wheel that anybody can make again, what they need, and what is known of that."""
