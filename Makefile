@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check docs bench lock clean
+.PHONY: run test check docs bench lock audit dist clean
 
 run: $(VENV)/ok
 	$(BIN)/agentload run
@@ -26,20 +26,37 @@ docs: $(VENV)/ok
 bench: $(VENV)/ok
 	$(BIN)/python -m benchmarks
 
-# Everything at the versions of requirements.lock, then this project itself.
+.PHONY: soak
+# Half an hour and two million calls or more, which nothing may grow with; writes docs/soak.md and its chart.
+soak: $(VENV)/ok
+	$(BIN)/python -m benchmarks.soak --page docs
+
+# Everything at the versions of requirements.lock, as the files whose hashes stand there, then this project itself.
 $(VENV)/ok: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
-# Newest versions that fit pyproject.toml, written down for CI.
+# Versions that fit pyproject.toml, written down for CI with the hashes of all their files: one lock for every Python.
+# Those that stand there stay where they fit; `make lock UPGRADE=--upgrade` takes the newest.
 lock:
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip install --quiet pip-tools
-	$(VENV)-lock/bin/pip-compile --quiet --extra dev --extra docs --extra otel --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+	$(VENV)-lock/bin/pip-compile --quiet $(UPGRADE) --generate-hashes --allow-unsafe --extra dev --extra docs --extra otel --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
 		--no-header --output-file requirements.lock pyproject.toml
 	rm -rf $(VENV)-lock
+
+# What is known to be wrong with the versions in requirements.lock. Says so, and passes, where nobody can be asked.
+audit:
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit || echo "audit: pip-audit cannot be had here"
+	$(PYTHON) -m release.audit $(VENV)-audit/bin/pip-audit requirements.lock
+	rm -rf $(VENV)-audit
+
+# What is released: sdist and wheel of the last commit, the same bytes whoever makes them, with a list of what they need.
+dist: $(VENV)/ok
+	$(BIN)/python -m release.dist dist
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

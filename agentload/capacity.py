@@ -46,11 +46,7 @@ def tiers_from(texts: list[str], named: str | None = None, table: dict[str, Any]
     """The tiers of `--slo NAME=LIMIT …`, or a shipped set by name, or a TOML table. BadInput where there is none."""
     try:
         if texts:
-            slos = [slo.parse(text) for text in texts]
-            twice = next((s.name for s in slos if sum(s.name == other.name for other in slos) > 1), None)
-            if twice:
-                raise ValueError(f"SLO {twice} is given twice; give it once")
-            return (Tier("slo", tuple(slos)),)
+            return tuple(slo.from_table(slo.parse_all(texts)))
         if named is not None:
             return tuple(slo.tiers_named(named))
         if table:

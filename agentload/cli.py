@@ -21,11 +21,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+BAD_INPUT, INTERRUPTED = 2, 130
 
 
 def main() -> None:
-    """What the `agentload` command runs: exit codes 0 done, 1 failed, 2 bad input, 130 interrupted."""
+    """What the `agentload` command runs.
+
+    Exit codes: 0 done, 1 failed or a promise broken, 2 bad input, 3 promises that could not be judged, 130 interrupted.
+    """
     try:
         app()
     except BadInput as error:
@@ -79,15 +82,24 @@ OutputTokens = Annotated[int | None, typer.Option(help="Of the `fixed` archetype
 Steps = Annotated[int | None, typer.Option(help="Of the `fixed` archetype: model calls in a session.")]
 MaxTokens = Annotated[int | None, typer.Option(help="Stop cleanly after this many tokens, input and output.")]
 MaxErrorRate = Annotated[float | None, typer.Option(help="Stop cleanly when this share of calls fails.")]
+Slo = Annotated[
+    list[str] | None, typer.Option(help="Promise to judge the run by, as in ttft_p95=2.0; repeat. Broken: exit code 1.")
+]
+Junit = Annotated[Path | None, typer.Option(help="Write what came of the promises there, as JUnit XML.")]
+Markdown = Annotated[Path | None, typer.Option(help="Write it there as Markdown, for a pull request's comment.")]
 Out = Annotated[Path, typer.Option(help="Where run folders go.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No live view, no summary.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
 RUNS = Path("runs")
 
 
+PLAIN = ("spec", "out", "quiet", "json", "junit", "markdown")
+"""Arguments of many commands that no spec has."""
+
+
 def flags(values: dict[str, Any], *others: str) -> dict[str, Any]:
     """A command's own arguments as the flags of a spec, less those that are about something else."""
-    return {name: value for name, value in values.items() if name not in ("spec", "out", "quiet", "json", *others)}
+    return {name: value for name, value in values.items() if name not in (*PLAIN, *others)}
 
 
 FLEET = (
@@ -124,6 +136,9 @@ def run(
     steps: Steps = None,
     max_tokens: MaxTokens = None,
     max_error_rate: MaxErrorRate = None,
+    slo: Slo = None,
+    junit: Junit = None,
+    markdown: Markdown = None,
     out: Out = RUNS,
     workers: Annotated[int, typer.Option(help="Share the run among this many processes on this machine.")] = 0,
     master: Annotated[bool, typer.Option("--master", help="Wait for workers on other machines.")] = False,
@@ -149,7 +164,8 @@ def run(
     from agentload import commands
 
     given = flags(values, "dry_run", *FLEET)
-    raise typer.Exit(commands.run(spec, given, out, fleet, dry_run=dry_run, quiet=quiet, as_json=json))
+    files = commands.Files(junit, markdown)
+    raise typer.Exit(commands.run(spec, given, out, fleet, dry_run=dry_run, quiet=quiet, as_json=json, files=files))
 
 
 REPLAY = (
@@ -459,6 +475,9 @@ def simulate(
     steps: Steps = None,
     max_tokens: MaxTokens = None,
     max_error_rate: MaxErrorRate = None,
+    slo: Slo = None,
+    junit: Junit = None,
+    markdown: Markdown = None,
     out: Out = RUNS,
     quiet: Quiet = False,
     json: Json = False,
@@ -470,7 +489,8 @@ def simulate(
     given = flags(locals())
     from agentload import commands
 
-    raise typer.Exit(commands.simulate(spec, given, out, quiet=quiet, as_json=json))
+    files = commands.Files(junit, markdown)
+    raise typer.Exit(commands.simulate(spec, given, out, quiet=quiet, as_json=json, files=files))
 
 
 @app.command()
@@ -532,12 +552,14 @@ def worker(
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="A run folder; an interrupted one is recovered first.")],
-    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    junit: Junit = None,
+    markdown: Markdown = None,
+    json: Json = False,
 ) -> None:
-    """Rebuild summary and report from a run's records."""
+    """Rebuild summary and report from a run's records, and judge it by its own promises again."""
     from agentload import commands
 
-    commands.report(folder, as_json=json)
+    raise typer.Exit(commands.report(folder, as_json=json, files=commands.Files(junit, markdown)))
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import json
+import os
 import sys
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import uvloop
@@ -16,12 +17,28 @@ from agentload import spec as specs
 from agentload.errors import BadInput
 from agentload.spec import Spec
 from agents.request import needs_sdk
+from collectors.slo import parse_all
 from loadprofiles import Held, from_name
 
 FIXED_FLAGS = {"input_tokens": "task_tokens", "output_tokens": "output_tokens", "steps": "steps"}
 PLAIN_FLAGS = ("mode", "duration", "drain", "sessions", "seed", "scale", "longest_wait", "warmup")
 ENDPOINT_FLAGS = ("url", "model", "api", "api_key_env", "ca_file", "client", "session_header")
 PROFILE_FLAGS = ("profile", "agents", "rate")
+
+
+class Files(NamedTuple):
+    """Where a run's verdict is written beside its folder, for the systems that build. BadInput where it cannot be."""
+
+    junit: Path | None = None
+    markdown: Path | None = None
+
+    def check(self) -> None:
+        for name, path in self._asdict().items():
+            if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+                raise BadInput(f"--{name} {str(path)!r} cannot be written; name a file in a folder that is there")
+
+
+NO_FILES = Files()
 
 
 def resolve(path: Path | None, flags: dict[str, Any]) -> Spec:
@@ -51,6 +68,11 @@ def overlaid(plain: dict[str, Any], given: dict[str, Any], source: str) -> Spec:
         plain["population"] = [group(text) for text in given["archetype"]]
     if any(name in given for name in PROFILE_FLAGS):
         plain["profile"] = shape(given, plain.get("duration"))
+    if given.get("slo"):
+        try:
+            plain["slo"] = parse_all(given["slo"])
+        except ValueError as error:
+            raise BadInput(str(error)) from None
     limits = {"tokens": given.get("max_tokens"), "error_rate": given.get("max_error_rate")}
     plain["limits"] = plain.get("limits", {}) | {name: limit for name, limit in limits.items() if limit is not None}
     return specs.decode(plain, source)
@@ -90,15 +112,17 @@ def run(
     dry_run: bool,
     quiet: bool,
     as_json: bool,
+    files: Files = NO_FILES,
 ) -> int:
-    """Resolve, run, report; return the exit code. `fleet` has the flags that say who works on it."""
+    """Resolve, run, report, judge; return the exit code. `fleet` has the flags that say who works on it."""
+    files.check()
     spec = resolve(path, flags)
     if dry_run:
         print_expected(spec)
         return 0
     with target(spec) as spec:
         folder, code = perform(spec, out, quiet or as_json, fleet)
-    return finish(folder, code, quiet=quiet, as_json=as_json)
+    return finish(folder, code, quiet=quiet, as_json=as_json, files=files)
 
 
 @contextlib.contextmanager
@@ -158,16 +182,19 @@ def perform_together(spec: Spec, out: Path, console: Any, flags: dict[str, Any])
     return run_fleet(spec, out, fleet, console)
 
 
-def simulate(path: Path | None, flags: dict[str, Any], out: Path, *, quiet: bool, as_json: bool) -> int:
+def simulate(
+    path: Path | None, flags: dict[str, Any], out: Path, *, quiet: bool, as_json: bool, files: Files = NO_FILES
+) -> int:
     """The run in virtual time; return the exit code."""
-    return simulate_spec(resolve(path, flags), out, quiet=quiet, as_json=as_json)
+    return simulate_spec(resolve(path, flags), out, quiet=quiet, as_json=as_json, files=files)
 
 
-def simulate_spec(spec: Spec, out: Path, *, quiet: bool, as_json: bool) -> int:
+def simulate_spec(spec: Spec, out: Path, *, quiet: bool, as_json: bool, files: Files = NO_FILES) -> int:
     from agentload.simulate import simulate as run_virtually
 
+    files.check()
     folder, stopped = run_virtually(spec, out)
-    return finish(folder, 130 if stopped == "interrupted" else 0, quiet=quiet, as_json=as_json)
+    return finish(folder, 130 if stopped == "interrupted" else 0, quiet=quiet, as_json=as_json, files=files)
 
 
 def probe(flags: dict[str, Any], *, this_machine: bool, as_json: bool) -> None:
@@ -199,13 +226,15 @@ def work(host: str, port: int, out: Path, wait: float) -> int:
     return work_for(Work(master_host=host, master_port=port, wait=wait, out=str(out)))
 
 
-def finish(folder: Path, code: int, *, quiet: bool, as_json: bool) -> int:
-    """Write summary and report, and print what was asked for; return the exit code."""
+def finish(folder: Path, code: int, *, quiet: bool, as_json: bool, files: Files = NO_FILES) -> int:
+    """Write summary, report and files, and print what was asked for; return the exit code."""
+    from collectors.gate import exit_code
     from collectors.report import write_report
     from collectors.text import to_text
 
     page = write_report(folder)
     summary = json.loads((folder / "summary.json").read_text())
+    write_files(files, folder.name, summary)
     if as_json:
         print(json.dumps(summary, indent=2))  # noqa: T201
     elif not quiet:
@@ -213,7 +242,20 @@ def finish(folder: Path, code: int, *, quiet: bool, as_json: bool) -> int:
     if not as_json:
         print(page)  # noqa: T201
     answered = summary["run"]["calls"] - sum(error["count"] for error in summary["errors"].values())
-    return code if answered or code else 1  # a run in which nothing was answered has failed
+    if not code and not answered:
+        return 1  # a run in which nothing was answered has failed
+    return code or exit_code(summary["slo"])
+
+
+def write_files(files: Files, name: str, summary: dict[str, Any]) -> None:
+    """The verdict as JUnit XML and as Markdown, where asked for."""
+    from collectors import ci
+
+    gate, run = summary["slo"], summary["run"]
+    if files.junit is not None:
+        files.junit.write_bytes(ci.junit(name, gate, run["seconds"], run["started"] or ""))
+    if files.markdown is not None:
+        files.markdown.write_text(ci.markdown(f"agentload {name}", gate, ci.facts_of(summary), summary["serving"]))
 
 
 def print_expected(spec: Spec) -> None:
@@ -353,8 +395,9 @@ def serve(flags: dict[str, Any]) -> None:
         ) from None
 
 
-def report(folder: Path, *, as_json: bool) -> None:
-    """Rebuild a run's report from its records."""
+def report(folder: Path, *, as_json: bool, files: Files = NO_FILES) -> int:
+    """Rebuild a run's report from its records, and judge it again; return the exit code."""
+    files.check()
     if not (folder / "run.json").is_file():
         raise BadInput(f"{str(folder)!r} is not a run folder: it has no run.json")
-    finish(folder, 0, quiet=False, as_json=as_json)
+    return finish(folder, 0, quiet=False, as_json=as_json, files=files)

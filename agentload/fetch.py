@@ -60,13 +60,16 @@ class SameOrigin(urllib.request.HTTPRedirectHandler):
 def fetch(endpoint: Endpoint, url: str, body: dict[str, Any] | None = None, limit: float = 30.0) -> Page:
     """GET that URL, or POST the body to it, as that endpoint's requests are sent; blocks for `limit` seconds or so.
 
-    Any answer is a Page, an error's too. Raises OSError (TimeoutError among them) where there is none.
+    Any answer is a Page, an error's too. Raises OSError (TimeoutError among them) where there is none, ValueError for a
+    URL of another scheme.
     """
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(f"url must begin with http:// or https://, got {url!r}")
     handlers: list[urllib.request.BaseHandler] = [SameOrigin()]
     if url.startswith("https://"):
         handlers.append(urllib.request.HTTPSHandler(context=trusted(endpoint)))
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, headers(endpoint))
+    request = urllib.request.Request(url, data, headers(endpoint))  # noqa: S310  # the scheme is checked above
     end = time.monotonic() + limit
     try:
         try:

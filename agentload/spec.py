@@ -18,7 +18,7 @@ from agents.draws import NonNegative, Positive, Share
 from agents.endpoint import Endpoint
 from agents.replay import Pace
 from agents.request import headers, refuse
-from collectors.slo import from_table
+from collectors.slo import Tier, from_table
 from loadprofiles import Profile, load
 
 Count = Annotated[int, Meta(ge=1)]
@@ -166,6 +166,10 @@ class Spec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         if self.duration is None and self.profile.closed:
             self.profile.population(math.inf)  # ValueError where the shape itself needs a duration
 
+    def promises(self) -> list[Tier]:
+        """What a run of this spec is judged by. Raises ValueError, one line, for what is no table of SLOs."""
+        return from_table(self.slo) if self.slo else []
+
     def shares(self) -> dict[tuple[int, str], float]:
         """Weights of every (tenant, archetype); tenant 0 is the only one where none is named."""
         shares: dict[tuple[int, str], float] = {}
@@ -265,7 +269,7 @@ def decode(plain: dict[str, Any], source: str = "spec") -> Spec:
         raise BadInput(f"{source}: {explained(str(error), plain)}") from None
     spec.kinds()
     for name, check in (
-        ("slo", lambda: from_table(spec.slo) if spec.slo else None),
+        ("slo", spec.promises),
         ("endpoint", lambda: refuse(spec.endpoint, tools=spec.mode == "live")),
         ("endpoint", lambda: headers(spec.endpoint)),
     ):
@@ -273,6 +277,8 @@ def decode(plain: dict[str, Any], source: str = "spec") -> Spec:
             check()
         except ValueError as error:
             raise BadInput(f"{source}: {name}: {error}") from None
+    judges_gaps = any(slo.metric == "itl" for tier in spec.promises() for slo in tier.slos)
+    spec = msgspec.structs.replace(spec, itl=True) if judges_gaps else spec
     return spec if spec.replay is None else replayed(spec, source)
 
 

@@ -132,32 +132,80 @@ Draw: TypeAlias = (
 )
 
 
-def draw(what: Draw, rng: np.random.Generator) -> float:
+class Dice:
+    """Uniform and normal numbers of a generator, in blocks: asked for one by one, most of their price is the asking."""
+
+    __slots__ = ("_normal", "_size", "_uniform", "rng")
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+        self._size = 8  # of the next block: sessions may be short
+        self._uniform: list[float] = []
+        self._normal: list[float] = []
+
+    def random(self) -> float:
+        """Uniform from 0 to 1, which is left out."""
+        if not self._uniform:
+            self._uniform = self.rng.random(self._more()).tolist()
+        return self._uniform.pop()
+
+    def standard_normal(self) -> float:
+        if not self._normal:
+            self._normal = self.rng.standard_normal(self._more()).tolist()
+        return self._normal.pop()
+
+    def standard_gamma(self, shape: float) -> float:
+        return self.rng.standard_gamma(shape)
+
+    def _more(self) -> int:
+        size = self._size
+        self._size = min(2 * size, 128)
+        return size
+
+
+Numbers: TypeAlias = np.random.Generator | Dice
+
+
+def draw(what: Draw, rng: Numbers) -> float:
     """One value."""
     match what:
-        case Uniform():
-            return float(rng.uniform(what.low, what.high))
+        case float() | int():
+            return what
         case LogNormal():
             return min(max(what.median * math.exp(what.sigma * rng.standard_normal()), what.low), what.high)
+        case Mixture():
+            return draw(what.parts[pick(what.weights, rng.random())], rng)
+        case Uniform():
+            return what.low + (what.high - what.low) * rng.random()
         case Exponential():
-            return min(float(rng.exponential(what.mean)), what.high)
+            return min(-what.mean * math.log1p(-rng.random()), what.high)
         case Geometric():
-            return min(float(rng.geometric(1.0 / what.mean)), what.high)
+            return min(geometric(1.0 / what.mean, rng.random()), what.high)
         case Pareto():
             return float(min(what.minimum * (1.0 - rng.random()) ** (-1.0 / what.alpha), what.high))
         case Gamma():
-            return min(max(float(rng.gamma(what.shape, what.scale)), what.low), what.high)
+            return min(max(what.scale * rng.standard_gamma(what.shape), what.low), what.high)
         case Weibull():
-            return min(max(what.scale * float(rng.weibull(what.shape)), what.low), what.high)
+            return float(min(max(what.scale * (-math.log1p(-rng.random())) ** (1.0 / what.shape), what.low), what.high))
         case Tailed():
-            return tailed(what, float(rng.random()))
+            return tailed(what, rng.random())
         case Quantiles():
-            return between(what.values, float(rng.random()))
-        case Mixture():
-            total = sum(what.weights)
-            part = int(np.searchsorted(np.cumsum(what.weights), float(rng.random()) * total, side="right"))
-            return draw(what.parts[min(part, len(what.parts) - 1)], rng)
-    return what
+            return between(what.values, rng.random())
+
+
+def pick(weights: list[float], u: float) -> int:
+    """Which of some things, by weight, a number from 0 to 1 picks."""
+    left = u * sum(weights)
+    for i, weight in enumerate(weights):
+        left -= weight
+        if left < 0:
+            return i
+    return len(weights) - 1  # rounding
+
+
+def geometric(p: float, u: float) -> float:
+    """Tries until the first success of probability `p`: the count that a share `u` of all lie below."""
+    return 1.0 if p >= 1.0 else float(math.floor(math.log1p(-u) / math.log1p(-p))) + 1.0
 
 
 def tailed(what: Tailed, u: float) -> float:
@@ -181,7 +229,7 @@ def between(values: list[float], u: float) -> float:
     return low + part * (high - low)
 
 
-def count(what: Draw, rng: np.random.Generator, least: int = 0) -> int:
+def count(what: Draw, rng: Numbers, least: int = 0) -> int:
     """One value, rounded to a whole number not below `least`."""
     return max(least, round(draw(what, rng)))
 

@@ -3,11 +3,10 @@
 import math
 from typing import Annotated, Literal
 
-import numpy as np
 from msgspec import Meta, Struct, structs
 
 from agents.chain import ToolSchema
-from agents.draws import Draw, LogNormal, NonNegative, Positive, Share, scaled
+from agents.draws import Draw, LogNormal, NonNegative, Numbers, Positive, Share, pick, scaled
 
 Count = Annotated[int, Meta(ge=1)]
 CountOrZero = Annotated[int, Meta(ge=0)]
@@ -128,12 +127,11 @@ class Archetype(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
                 return 0
         return None
 
-    def for_session(self, rng: np.random.Generator) -> "Archetype":
+    def for_session(self, rng: Numbers) -> "Archetype":
         """The archetype as one session has it: with a variant's lengths, where there are variants."""
         if not self.variants:
             return self
-        weights = np.array([variant.weight for variant in self.variants])
-        picked = self.variants[int(rng.choice(len(weights), p=weights / weights.sum()))]
+        picked = self.variants[pick([variant.weight for variant in self.variants], rng.random())]
         stated = {name: value for name, value in structs.asdict(picked).items() if name != "weight"}
         return structs.replace(self, **{name: value for name, value in stated.items() if value is not None})
 

@@ -14,7 +14,7 @@ import numpy as np
 from msgspec import Struct, structs
 
 from agents.chain import Agent, Ask, Chain, Chat, Context, Message, Outcome, Reply, Spawn, ToolCall, Wait
-from agents.draws import count, draw
+from agents.draws import Dice, Numbers, count, draw, pick
 from agents.kind import Archetype
 from agents.text import Calibration
 
@@ -66,7 +66,7 @@ def drawn(rng: np.random.Generator, salt: int) -> int:
 _ALL = (1 << 64) - 1
 
 
-def limit_of(archetype: Archetype, room: Room, rng: np.random.Generator, begun: int = 0) -> int:
+def limit_of(archetype: Archetype, room: Room, rng: Numbers, begun: int = 0) -> int:
     """Tokens that a session may reach which begins with `begun`: 2 % (the drift we allow) and a small message below the
     true limit, or where its harness compacts. That is a limit which a session of its size has not passed at once."""
     tightest = min(archetype.context_limit or room.context, room.context)
@@ -165,32 +165,33 @@ def sized(
 ) -> Chain:
     """One session: turns of a person, steps of the agent, tools between the steps."""
     fresh = keys(drawn(rng, salt))
-    a = archetype.for_session(rng)
-    said = count(a.task_tokens, rng, least=LEAST_MESSAGE)
-    limit = limit_of(a, room, rng, a.system_tokens + a.schema_tokens + said)
+    dice = Dice(rng)
+    a = archetype.for_session(dice)
+    said = count(a.task_tokens, dice, least=LEAST_MESSAGE)
+    limit = limit_of(a, room, dice, a.system_tokens + a.schema_tokens + said)
     history = History(preamble(name, a, salt, room), fresh, room, limit)
     step, last, intents = 0, 0, 0
-    spawns = count(a.spawns, rng) if child is not None and a.child else 0
-    for turn in range(count(a.turns, rng, least=1)):
+    spawns = count(a.spawns, dice) if child is not None and a.child else 0
+    for turn in range(count(a.turns, dice, least=1)):
         if turn:
-            yield Wait(min(draw(a.think_seconds, rng), a.longest_wait))
-            said = count(a.turn_tokens, rng, least=LEAST_MESSAGE)
+            yield Wait(min(draw(a.think_seconds, dice), a.longest_wait))
+            said = count(a.turn_tokens, dice, least=LEAST_MESSAGE)
         history.add(min(said, max(LEAST_MESSAGE, int(0.8 * history.limit) - history.tokens)))
-        planned = lengths(a, step, count(a.steps, rng, least=1), rng)
+        planned = lengths(a, step, count(a.steps, dice, least=1), dice)
         for left, (output, growth) in zip(range(len(planned) - 1, -1, -1), planned, strict=True):
             if step:
-                change(history, a, rng)
-            if step and a.pause and rng.random() < a.pause:
+                change(history, a, dice)
+            if step and a.pause and dice.random() < a.pause:
                 intents += 1
-                yield Wait(min(draw(a.think_seconds, rng), a.longest_wait))
+                yield Wait(min(draw(a.think_seconds, dice), a.longest_wait))
             if history.tokens + output > history.limit:
                 if a.at_limit == "end":
                     return Outcome("context_limit", last, intents=intents, compactions=history.compactions)
                 reply = yield history.summarise(output)
                 if not reply.ok:
                     return Outcome("failed", intents=intents, compactions=history.compactions)
-                history.compact(reply, draw(a.compact_to, rng))
-                history.limit = limit_of(a, room, rng, history.tokens)
+                history.compact(reply, draw(a.compact_to, dice))
+                history.limit = limit_of(a, room, dice, history.tokens)
                 output = max(1, min(output, history.limit - history.tokens))
             reply = yield history.ask(output)
             if not reply.ok:
@@ -199,21 +200,21 @@ def sized(
             step, last = step + 1, reply.output_tokens
             if not left:
                 continue
-            results = yield use_tools(a, rng)
+            results = yield use_tools(a, dice)
             told = 0
             if spawns and child is not None:
                 spawns -= 1
-                told = yield from delegate(a, rng, child)
+                told = yield from delegate(a, dice, child)
             history.add(max(LEAST_MESSAGE * max(1, len(results)), growth - output) + told)
         intents += 1
     return Outcome("done", last, intents=intents, compactions=history.compactions)
 
 
-def delegate(a: Archetype, rng: np.random.Generator, child: Child) -> Generator[Ask, Any, int]:
+def delegate(a: Archetype, dice: Dice, child: Child) -> Generator[Ask, Any, int]:
     """Start sub-agents, those that fail once more as often as the archetype says; tokens of what they tell."""
-    told, wanted = 0, count(a.children, rng)
+    told, wanted = 0, count(a.children, dice)
     for _ in range(a.respawns + 1):
-        agents = tuple(child(a.child, r) for r in rng.spawn(wanted))
+        agents = tuple(child(a.child, r) for r in dice.rng.spawn(wanted))
         outcomes = yield Spawn(agents, a.waits_for(wanted), cancel=a.losers == "cancel" and a.join != "background")
         told += sum(outcome.tokens for outcome in outcomes)
         wanted = sum(outcome.status == "failed" for outcome in outcomes)
@@ -222,42 +223,42 @@ def delegate(a: Archetype, rng: np.random.Generator, child: Child) -> Generator[
     return told
 
 
-def lengths(a: Archetype, step: int, steps: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+def lengths(a: Archetype, step: int, steps: int, dice: Dice) -> list[tuple[int, int]]:
     """Output and growth of each of a turn's steps. The reply is part of the growth, so the two go together: drawn each
     by itself, they are paired such that the growth holds the reply, wherever two steps can change places for it."""
-    outputs = [count(a.output_tokens, rng, least=1) for _ in range(steps)]
+    outputs = [count(a.output_tokens, dice, least=1) for _ in range(steps)]
     growths = [
-        count(a.opening_tokens if i < a.opening_steps else a.growth_tokens, rng) for i in range(step, step + steps)
+        count(a.opening_tokens if i < a.opening_steps else a.growth_tokens, dice) for i in range(step, step + steps)
     ]
     for i in range(steps):
         for _ in range(PAIRING if outputs[i] > growths[i] else 0):
-            j = int(rng.integers(steps))
+            j = int(dice.random() * steps)
             if outputs[i] <= growths[j] and outputs[j] <= growths[i]:
                 outputs[i], outputs[j] = outputs[j], outputs[i]
                 break
     return list(zip(outputs, growths, strict=True))
 
 
-def change(history: History, a: Archetype, rng: np.random.Generator) -> None:
+def change(history: History, a: Archetype, dice: Dice) -> None:
     """What a harness may do to the history between two steps, by chance."""
-    if a.reset and rng.random() < a.reset:
-        history.forget(draw(a.reset_to, rng))
-    elif a.rewrite and rng.random() < a.rewrite:
-        history.rewrite(draw(a.rewrite_keep, rng))
+    if a.reset and dice.random() < a.reset:
+        history.forget(draw(a.reset_to, dice))
+    elif a.rewrite and dice.random() < a.rewrite:
+        history.rewrite(draw(a.rewrite_keep, dice))
 
 
-def use_tools(a: Archetype, rng: np.random.Generator) -> list[ToolCall]:
+def use_tools(a: Archetype, dice: Dice) -> list[ToolCall]:
     """The tools of one step, drawn by weight; they run in parallel."""
     if not a.tools:
         return []
-    weights = np.array([tool.weight for tool in a.tools])
-    picked = rng.choice(len(a.tools), size=count(a.tool_calls, rng), p=weights / weights.sum())
+    weights = [tool.weight for tool in a.tools]
+    picked = [a.tools[pick(weights, dice.random())] for _ in range(count(a.tool_calls, dice))]
     return [
         ToolCall(
             tool.name,
-            seconds=min(draw(tool.seconds, rng), a.longest_wait),
-            tokens=count(tool.tokens, rng),
-            ok=rng.random() >= tool.failure,
+            seconds=min(draw(tool.seconds, dice), a.longest_wait),
+            tokens=count(tool.tokens, dice),
+            ok=dice.random() >= tool.failure,
         )
-        for tool in (a.tools[i] for i in picked.tolist())
+        for tool in picked
     ]

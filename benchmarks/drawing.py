@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 640, 360, 64, 48, 36, 120
+MARKED = 60
+"""Most points of a line that are marked by a dot."""
 COLOURS = ("#2563eb", "#dc2626", "#6b7280", "#059669")
 
 
@@ -40,11 +42,31 @@ def chart(
     path: Path, title: str, x_name: str, y_name: str, lines: Sequence[Line], *, log: bool = False, logx: bool = False
 ) -> None:
     """Write a chart; `log` makes both axes logarithmic, `logx` the horizontal one."""
+    write(path, HEIGHT, picture(title, x_name, y_name, lines, log=log, logx=logx))
+
+
+def stack(path: Path, pictures: Sequence[Sequence[str]]) -> None:
+    """Write pictures below each other."""
+    parts = [
+        part
+        for i, lines in enumerate(pictures)
+        for part in (f'<g transform="translate(0 {i * HEIGHT})">', *lines, "</g>")
+    ]
+    write(path, HEIGHT * len(pictures), parts)
+
+
+def write(path: Path, height: int, parts: Sequence[str]) -> None:
+    start = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" '
+    path.write_text("\n".join([start + 'font-size="12">', *parts, "</svg>", ""]))
+
+
+def picture(
+    title: str, x_name: str, y_name: str, lines: Sequence[Line], *, log: bool = False, logx: bool = False
+) -> list[str]:
+    """A chart's parts, without what makes a file of them."""
     x = Axis([v for line in lines for v in line.x], LEFT, WIDTH - RIGHT, log=log or logx)
     y = Axis([v for line in lines for v in line.y], HEIGHT - BOTTOM, TOP, log=log)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
-        'font-size="12">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
         f'<text x="{LEFT}" y="20" font-size="14" font-weight="bold">{title}</text>',
         f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 10}" text-anchor="middle">{x_name}</text>',
@@ -59,10 +81,10 @@ def chart(
         if not line.dots:
             path_ = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
             parts.append(f'<polyline points="{path_}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
-        if line.dots or len(points) > 2:
+        if line.dots or 2 < len(points) <= MARKED:
             parts += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" fill="{colour}"/>' for a, b in points]
         parts.append(f'<text x="{WIDTH - RIGHT + 10}" y="{TOP + 18 * i + 10}" fill="{colour}">{line.name}</text>')
-    path.write_text("\n".join([*parts, "</svg>", ""]))
+    return parts
 
 
 def rule(x1: float, y1: float, x2: float, y2: float) -> str:

@@ -14,7 +14,7 @@ from collectors.metrics import agents_calls, answered
 from collectors.page import card, page, plot, section
 from collectors.store import recover, write_file
 from collectors.summary import BASELINE, duration, summarise
-from collectors.text import duration_text, number, share
+from collectors.text import duration_text, gate_lines, number, share
 from collectors.waterfall import waterfall
 
 Summary = dict[str, Any]
@@ -94,6 +94,7 @@ def _top(summary: Summary) -> list[str]:
         f"<h1>{escape(title(summary))}{badge}</h1>",
         f'<p class="lede">{_lede(summary)}</p>',
         _verdict(summary["verdict"]),
+        _promises(summary["slo"]),
         f'<div class="cards">{"".join(_cards(summary))}</div>',
     ]
 
@@ -132,6 +133,15 @@ def _verdict(verdict: Summary) -> str:
     parts = [f"<b>{head}</b> {why}", f"<ul>{reasons}</ul>" if reasons else ""]
     parts.append(f'<ul class="note">{notes}</ul>' if notes else "")
     return f'<div class="verdict {"good" if good else "bad"}">{"".join(parts)}</div>'
+
+
+def _promises(gate: Summary | None) -> str:
+    """Which promises were kept, one a line; nothing where none was made."""
+    if not gate:
+        return ""
+    head, *rest = gate_lines(gate)
+    rows = "".join(f"<li>{escape(line.strip())}</li>" for line in rest if line)
+    return f'<div class="verdict {"good" if gate["verdict"] == "pass" else "bad"}"><b>{head}</b><ul>{rows}</ul></div>'
 
 
 def _cards(summary: Summary) -> list[str]:

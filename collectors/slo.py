@@ -98,6 +98,16 @@ def parse(text: str) -> Slo:
     return slo
 
 
+def parse_all(texts: Iterable[str]) -> dict[str, float]:
+    """Objectives as the table that a spec has. Raises ValueError, one line, for a wrong one or one given twice."""
+    table: dict[str, float] = {}
+    for slo in map(parse, texts):
+        if slo.name in table:
+            raise ValueError(f"SLO {slo.name} is given twice; give it once")
+        table[slo.name] = slo.limit
+    return table
+
+
 def made(name: str, limit: Any) -> Slo:
     """An objective by name. Raises ValueError, one line with the nearest name, for what is none."""
     metric, percentile = name, None

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from collectors import metrics
+from collectors.gate import judge_run
 from collectors.health import judge
 from collectors.ledger import ledger
 from collectors.load import Array, Columns, Run
@@ -30,6 +31,7 @@ def summarise(run: Run) -> dict[str, Any]:
     verdict = judge(run.calls, run.sessions, health)
     summary = {
         "verdict": verdict._asdict(),
+        "slo": judge_run(run, verdict),
         "run": _run(run, calls, seconds),
         "replay": _replay(run),
         "endpoint": _endpoint(run),

@@ -12,6 +12,7 @@ def to_text(summary: dict[str, Any]) -> str:
     lines = [
         *verdict_lines(summary["verdict"]),
         "",
+        *gate_lines(summary.get("slo")),
         f"{'endpoint':<12}{_endpoint(summary['endpoint'])}",
         f"{'run':<12}{number(run['seconds'])} s, up to {run['agents_peak']:,} agents and "
         f"{run['calls_in_flight_peak']:,} calls in flight",
@@ -34,6 +35,22 @@ def verdict_lines(verdict: dict[str, Any]) -> list[str]:
     """The verdict, its reasons and its notes, one a line."""
     head = "Trustworthy: this machine was not the limit." if verdict["trustworthy"] else "NOT TRUSTWORTHY"
     return [head, *(f"  ✗ {reason}" for reason in verdict["reasons"]), *(f"  · {note}" for note in verdict["notes"])]
+
+
+HEADS = {"pass": "Promises: all kept", "fail": "Promises: BROKEN", "undecided": "Promises: COULD NOT BE JUDGED"}
+MARKS = {"pass": "✓", "fail": "✗", "undecided": "?"}
+
+
+def gate_lines(gate: dict[str, Any] | None) -> list[str]:
+    """What became of each promise (`collectors.gate`), and an empty line; nothing where nothing was promised."""
+    if not gate:
+        return []
+    several = len({check["group"] for check in gate["checks"]}) > 1
+    rows = [
+        f"  {MARKS[check['verdict']]} {check['group'] + ': ' if several else ''}{check['name']}: {check['said']}"
+        for check in gate["checks"]
+    ]
+    return [HEADS[gate["verdict"]], *(f"  · {reason}" for reason in gate["reasons"]), *rows, ""]
 
 
 def _endpoint(endpoint: dict[str, Any]) -> str:

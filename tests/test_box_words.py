@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -76,6 +77,17 @@ def test_a_remembered_message_counts_like_a_new_one():
 
     assert np.array_equal(template.prompt([PLAIN, calls], "[]"), first)
     assert np.array_equal(Template(most_tokens=1).prompt([PLAIN, calls], "[]"), first)
+
+
+def test_the_templates_memory_is_bounded_in_bytes_however_short_the_messages_are():
+    template = Template(most_tokens=100_000)  # 800 kB
+    tracemalloc.start()
+    for i in range(6_000):
+        template.prompt([("user", f"short {i}", ())])
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert held < 1_000_000
 
 
 def test_identities_agree_exactly_where_everything_before_agrees():

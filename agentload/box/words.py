@@ -130,6 +130,10 @@ def digest(tokens: Tokens, chain: Identities) -> int:
     return (rest + (int(chain[-1]) if len(chain) else 0)) & (2**64 - 1)
 
 
+ENTRY = 64
+"""Tokens (of 8 bytes) that a message in the template's memory takes beside its own: its key, its array, its place."""
+
+
 class Template:
     """The chat template, with a memory of what it has already tokenized (histories are sent again at every step)."""
 
@@ -167,7 +171,7 @@ class Template:
 
     def _keep(self, key: Hashable, tokens: Tokens) -> Tokens:
         self._memory[key] = tokens
-        self._size += len(tokens)
+        self._size += len(tokens) + ENTRY
         while self._size > self._most:
-            self._size -= len(self._memory.popitem(last=False)[1])
+            self._size -= len(self._memory.popitem(last=False)[1]) + ENTRY
         return tokens

@@ -128,7 +128,7 @@ def bind(options: Fleet) -> "tuple[Environment, MasterRunner]":
 @contextlib.contextmanager
 def local_workers(fleet: Fleet, port: int) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Worker processes on this machine, for as long as a `with` block lasts."""
-    host = "127.0.0.1" if fleet.bind_host in ("*", "0.0.0.0") else fleet.bind_host
+    host = "127.0.0.1" if fleet.bind_host in ("*", "0.0.0.0") else fleet.bind_host  # noqa: S104  # asked, not bound
     options = msgspec.json.encode(Work(master_host=host, master_port=port, watch_stdin=True)).decode()
     command = [sys.executable, "-m", "agentload.fleet.worker", options]
     # Sessions of their own: Ctrl-C in a terminal is for the master, which ends their agents first.

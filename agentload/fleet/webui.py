@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 LAGS = attrgetter("send_lag"), attrgetter("loop_lag"), attrgetter("cpu_share")
 TAB = "agentload"
 USER = "agentload"
-PASSWORD_ENV = "AGENTLOAD_WEB_PASSWORD"
+PASSWORD_ENV = "AGENTLOAD_WEB_PASSWORD"  # noqa: S105  # its name
 GOODBYE = 3.0
 """Seconds that a request gets to be answered when the run ends."""
 COLUMNS = {
