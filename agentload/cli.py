@@ -422,17 +422,27 @@ def fit(
 
 @app.command()
 def compare(
-    a: Annotated[Path, typer.Argument(help="A run folder, or a capacity folder: the one to compare with.")],
+    a: Annotated[
+        Path,
+        typer.Argument(help="The one to compare with: a run folder, its summary.json alone, or a capacity folder."),
+    ],
     b: Annotated[Path, typer.Argument(help="Another of the same kind.")],
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(help="End with 1 where this can be shown, as in 'ttft_p95 > +10%'; repeat."),
+    ] = None,
+    junit: Junit = None,
+    markdown: Markdown = None,
     json: Json = False,
 ) -> None:
     """Say what can and cannot be said about the difference between two runs.
 
-    Example: agentload compare runs/before runs/after
+    Example: agentload compare runs/before runs/after --fail-if 'ttft_p95 > +10%'
     """
     from agentload import commands
 
-    commands.compare(a, b, as_json=json)
+    files = commands.Files(junit, markdown)
+    raise typer.Exit(commands.compare(a, b, fail_if or [], as_json=json, files=files))
 
 
 @app.command()

@@ -343,16 +343,39 @@ def forecast(path: Path | None, folders: list[Path], out: Path) -> None:
     print(folder / "forecast.html")  # noqa: T201
 
 
-def compare(a: Path, b: Path, *, as_json: bool) -> None:
-    """Print what can be said of two runs, or of two capacity results."""
+def compare(a: Path, b: Path, fail_if: list[str], *, as_json: bool, files: Files = NO_FILES) -> int:
+    """Print what can be said of two runs, or of two capacity results, and judge it; return the exit code."""
+    from collectors import failif
     from collectors.compare import compare as compare_folders
     from collectors.compare import to_text
+    from collectors.gate import exit_code
+    from collectors.text import gate_lines
 
+    files.check()
     try:
+        conditions = [failif.parse(text) for text in fail_if]
         found = compare_folders(a, b)
+        if conditions and found["kind"] != "runs":
+            raise ValueError("--fail-if judges two runs; of capacity results, look at the intervals of their limits")
     except (FileNotFoundError, ValueError) as error:
         raise BadInput(str(error)) from None
-    print(json.dumps(found, indent=2) if as_json else to_text(found))  # noqa: T201
+    gate = failif.judge(conditions, found) if conditions else None
+    write_comparison(files, found, gate)
+    text = "\n".join([to_text(found), "", *gate_lines(gate)]).rstrip()
+    print(json.dumps(found | {"gate": gate}, indent=2) if as_json else text)  # noqa: T201
+    return exit_code(gate)
+
+
+def write_comparison(files: Files, found: dict[str, Any], gate: dict[str, Any] | None) -> None:
+    """What a comparison came to, as JUnit XML and as Markdown, where asked for."""
+    from collectors import ci
+
+    if files.junit is not None:
+        files.junit.write_bytes(ci.junit(f"{found['a']} and {found['b']}", gate, 0.0))
+    if files.markdown is not None:
+        facts = [f"A is {found['a']}, B is {found['b']}", *found["warnings"]]
+        facts += [row["sentence"] for row in found["figures"] if row["verdict"] in ("up", "down")] + found["notes"]
+        files.markdown.write_text(ci.markdown("agentload compare", gate, facts))
 
 
 def draw(path: Path | None, flags: dict[str, Any], html: Path | None) -> None:

@@ -11,15 +11,13 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from collectors.baseline import Stored, read_summary, summary_file
 from collectors.health import judge
 from collectors.load import Array, Run, load_run
 from collectors.metrics import kinds, roots
-from collectors.resample import FEWEST, LEVELS, RESAMPLES, Side
+from collectors.resample import FEWEST, LEVELS, RESAMPLES, TAIL, Side
 from collectors.summary import health_of
 from collectors.text import duration_text, number, share
-
-TAIL = 5
-"""Items beyond a percentile below which nothing is said of it: it is then little more than one extreme."""
 
 
 class Kind(NamedTuple):
@@ -50,8 +48,9 @@ KINDS = {
 
 
 def compare(a: Path | str, b: Path | str, seed: int = 0) -> dict[str, Any]:
-    """What differs between two run folders, or two capacity folders, ready for JSON.
+    """What differs between two runs, or two capacity folders, ready for JSON.
 
+    A run is its folder, or its summary.json alone (or a folder that holds no more), which has its figures' intervals.
     Raises FileNotFoundError where there is neither, ValueError for one of each or for an empty run.
     """
     paths = [Path(a), Path(b)]
@@ -62,7 +61,7 @@ def compare(a: Path | str, b: Path | str, seed: int = 0) -> dict[str, Any]:
     if any(found):
         which, other = (a, b) if found[0] else (b, a)
         raise ValueError(f"{which} is a capacity result and {other} is a run; compare two of a kind")
-    return _named(paths) | compare_runs(load_run(a), load_run(b), seed)
+    return _named(paths) | compare_sides(loaded(paths[0]), loaded(paths[1]), seed)
 
 
 def capacity_file(path: Path) -> Path | None:
@@ -78,10 +77,52 @@ def _named(paths: list[Path]) -> dict[str, Any]:
 # Two runs.
 
 
+class Facts(NamedTuple):
+    """What must agree between runs that are compared, and whether each can be trusted."""
+
+    simulated: bool
+    model: str | None
+    archetypes: list[str]
+    spec: dict[str, Any] | None  # flat; None where only the summary is left
+    doubts: list[str]
+
+
+class Loaded(NamedTuple):
+    """One side before anything is drawn: its facts, and how to make it with a generator."""
+
+    facts: Facts
+    side: Callable[[np.random.Generator], Side | Stored]
+
+
+def loaded(path: Path) -> Loaded:
+    """A run from its folder, or from its summary. Raises FileNotFoundError or ValueError, one line."""
+    file = summary_file(path)
+    if file is None:
+        return recorded(load_run(path))
+    summary = read_summary(file)
+    endpoint, names = summary["endpoint"], sorted(summary["jobs"]["archetypes"])
+    facts = Facts(endpoint["simulated"], endpoint["model"], names, None, summary["verdict"]["reasons"])
+    return Loaded(facts, lambda rng: Stored(summary, rng))
+
+
+def recorded(run: Run) -> Loaded:
+    """A run from its records."""
+    endpoint, doubts = run.header.get("endpoint") or {}, judge(run.calls, run.sessions, health_of(run)).reasons
+    names, spec = kinds(roots(run.sessions).archetype), flat(run.header.get("spec") or {})
+    return Loaded(
+        Facts(bool(endpoint.get("simulated")), endpoint.get("model"), names, spec, doubts), lambda rng: Side(run, rng)
+    )
+
+
 def compare_runs(a: Run, b: Run, seed: int = 0, count: int = RESAMPLES) -> dict[str, Any]:
     """The figures of two runs with the intervals of their differences, from `count` resamples of each."""
+    return compare_sides(recorded(a), recorded(b), seed, count)
+
+
+def compare_sides(a: Loaded, b: Loaded, seed: int = 0, count: int = RESAMPLES) -> dict[str, Any]:
+    """The same of runs from wherever they were loaded."""
     rngs = np.random.default_rng(seed).spawn(2)
-    sides = [Side(run, rng) for run, rng in zip((a, b), rngs, strict=True)]
+    sides = [each.side(rng) for each, rng in zip((a, b), rngs, strict=True)]
     for side, name in zip(sides, "AB", strict=True):
         if not side.sessions:
             raise ValueError(f"run {name} holds no session and no call that counts; there is nothing to compare")
@@ -93,6 +134,9 @@ def compare_runs(a: Run, b: Run, seed: int = 0, count: int = RESAMPLES) -> dict[
     ]
     few = [f"{name} has {side.sessions} sessions" for side, name in zip(sides, "AB", strict=True) if side.few]
     notes = [f"{' and '.join(few)}: fewer than {FEWEST} say nothing about how sessions vary"] if few else []
+    bare = [name for name, each in zip("AB", (a, b), strict=True) if each.facts.spec is None]
+    if bare:
+        notes.append(f"of {' and '.join(bare)} only the summary is left, so whether the specs differ cannot be said")
     sure = sum(row["verdict"] in ("up", "down") for row in rows)
     if sure:
         notes.append(f"of {len(rows)} figures that do not differ at all, about {0.05 * len(rows):.0f} would seem to")
@@ -100,7 +144,8 @@ def compare_runs(a: Run, b: Run, seed: int = 0, count: int = RESAMPLES) -> dict[
         "kind": "runs",
         "sessions": [side.sessions for side in sides],
         "calls": [side.calls for side in sides],
-        "warnings": warnings(a, b),
+        "trustworthy": [not each.facts.doubts for each in (a, b)],
+        "warnings": warnings(a.facts, b.facts),
         "notes": notes,
         "figures": rows,
     }
@@ -167,30 +212,20 @@ SERVER_SIDE = (
 """What of a spec may differ without making the load another one."""
 
 
-def warnings(a: Run, b: Run) -> list[str]:
+def warnings(a: Facts, b: Facts) -> list[str]:
     """Why the two runs may not be comparable."""
     said = []
-    ends = [run.header.get("endpoint") or {} for run in (a, b)]
-    simulated = [bool(end.get("simulated")) for end in ends]
-    if simulated[0] != simulated[1]:
-        said.append(f"{'A' if simulated[0] else 'B'} {ONE_SIMULATED}")
-    models = [end.get("model") for end in ends]
-    if models[0] != models[1]:
-        said.append(f"the models differ: {models[0]} and {models[1]}")
-    names = [kinds(roots(run.sessions).archetype) for run in (a, b)]
-    if names[0] != names[1]:
-        said.append(f"the archetypes differ: {', '.join(names[0]) or 'none'} and {', '.join(names[1]) or 'none'}")
-    specs = [flat(run.header.get("spec") or {}) for run in (a, b)]
-    keys = [key for key in sorted(set(specs[0]) | set(specs[1])) if not key.startswith(SERVER_SIDE)]
-    differ = [
-        f"{key} {specs[0].get(key)} → {specs[1].get(key)}" for key in keys if specs[0].get(key) != specs[1].get(key)
-    ]
-    if differ:
-        more = f" and {len(differ) - 5} more" if len(differ) > 5 else ""
-        said.append(f"the specs differ: {'; '.join(differ[:5])}{more}")
-    for name, run in zip("AB", (a, b), strict=True):
-        verdict = judge(run.calls, run.sessions, health_of(run))
-        said += [f"{name} is not trustworthy: {reason}" for reason in verdict.reasons]
+    if a.simulated != b.simulated:
+        said.append(f"{'A' if a.simulated else 'B'} {ONE_SIMULATED}")
+    if a.model != b.model:
+        said.append(f"the models differ: {a.model} and {b.model}")
+    if a.archetypes != b.archetypes:
+        names = [", ".join(side.archetypes) or "none" for side in (a, b)]
+        said.append(f"the archetypes differ: {names[0]} and {names[1]}")
+    if a.spec is not None and b.spec is not None:
+        said += other_specs(a.spec, b.spec, SERVER_SIDE)
+    for name, side in zip("AB", (a, b), strict=True):
+        said += [f"{name} is not trustworthy: {reason}" for reason in side.doubts]
     return said
 
 
@@ -199,9 +234,8 @@ def other_specs(a: dict[str, Any], b: dict[str, Any], but: tuple[str, ...]) -> l
     x, y = flat(a), flat(b)
     keys = [key for key in sorted(x | y) if x.get(key) != y.get(key) and not key.startswith(but)]
     more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
-    return [f"the specs differ: {'; '.join(f'{key} {x.get(key)} → {y.get(key)}' for key in keys[:5])}{more}"] * bool(
-        keys
-    )
+    differ = "; ".join(f"{key} {x.get(key)} → {y.get(key)}" for key in keys[:5])
+    return [f"the specs differ: {differ}{more}"] if keys else []
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from collectors import charts, tables
+from collectors.baseline import intervals
 from collectors.health import LIMITS, ms
 from collectors.load import Run, load_run
 from collectors.metrics import agents_calls, answered
@@ -28,7 +29,7 @@ def write_report(folder: Path | str) -> Path:
     folder = Path(folder)
     recover(folder)
     run = load_run(folder)
-    summary = summarise(run)
+    summary = summarise(run) | {"intervals": intervals(run)}
     write_file(folder / "summary.json", msgspec.json.format(msgspec.json.encode(summary), indent=2))
     write_file(folder / "report.html", render(run, summary).encode())
     return folder / "report.html"

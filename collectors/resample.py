@@ -19,6 +19,8 @@ from collectors.summary import counted_seconds, duration
 RESAMPLES = 1_000
 FEWEST = 10
 """Sessions below which nothing is said: their spread cannot be judged."""
+TAIL = 5
+"""Items beyond a percentile below which nothing is said of it: it is then little more than one extreme."""
 MOST = 50_000
 """Items of which a percentile is resampled; of more, that many drawn at random."""
 ELEMENTS = 4_000_000

@@ -37,7 +37,7 @@ def verdict_lines(verdict: dict[str, Any]) -> list[str]:
     return [head, *(f"  ✗ {reason}" for reason in verdict["reasons"]), *(f"  · {note}" for note in verdict["notes"])]
 
 
-HEADS = {"pass": "Promises: all kept", "fail": "Promises: BROKEN", "undecided": "Promises: COULD NOT BE JUDGED"}
+HEADS = {"pass": "all kept", "fail": "BROKEN", "undecided": "COULD NOT BE JUDGED"}
 MARKS = {"pass": "✓", "fail": "✗", "undecided": "?"}
 
 
@@ -50,7 +50,7 @@ def gate_lines(gate: dict[str, Any] | None) -> list[str]:
         f"  {MARKS[check['verdict']]} {check['group'] + ': ' if several else ''}{check['name']}: {check['said']}"
         for check in gate["checks"]
     ]
-    return [HEADS[gate["verdict"]], *(f"  · {reason}" for reason in gate["reasons"]), *rows, ""]
+    return [f"Promises: {HEADS[gate['verdict']]}", *(f"  · {reason}" for reason in gate["reasons"]), *rows, ""]
 
 
 def _endpoint(endpoint: dict[str, Any]) -> str:
