@@ -139,12 +139,12 @@ def measured(folder: Path, load: float, options: Options, window: tuple[float, f
 def perform(spec: Spec, out: Path, simulated: bool) -> tuple[Path, str]:
     """One run, in real or in virtual time; its folder and why it ended."""
     if simulated:
-        from agentload.simulate import simulate
+        from agentload.simulation import simulate
 
         return simulate(spec, out)
     import uvloop
 
-    from agentload.run import run
+    from agentload.realtime import run
     from agentload.screen import Watch
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -159,7 +159,7 @@ def capacity(
     The spec's endpoint must exist; all probes go to it. `say` is told a line about each probe.
     """
     from agentload.prepare import check_folder
-    from agentload.run import make_folder
+    from agentload.realtime import make_folder
 
     plan = plan_of(spec, options)
     check_folder(out)

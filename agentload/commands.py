@@ -150,7 +150,7 @@ def perform(spec: Spec, out: Path, quiet: bool, fleet: dict[str, Any]) -> tuple[
         console = Console(stderr=True)
     if fleet["workers"] or fleet["master"] or fleet["ui"]:
         return perform_together(spec, out, console, fleet)
-    from agentload.run import run as run_spec
+    from agentload.realtime import run as run_spec
     from agentload.screen import Watch, shown
 
     watch = Watch()
@@ -190,7 +190,7 @@ def simulate(
 
 
 def simulate_spec(spec: Spec, out: Path, *, quiet: bool, as_json: bool, files: Files = NO_FILES) -> int:
-    from agentload.simulate import simulate as run_virtually
+    from agentload.simulation import simulate as run_virtually
 
     files.check()
     folder, stopped = run_virtually(spec, out)

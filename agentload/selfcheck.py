@@ -19,7 +19,7 @@ import numpy as np
 from msgspec import Struct
 
 from agentload.null import null_server, read_log
-from agentload.run import run
+from agentload.realtime import run
 from agentload.screen import Watch
 from agentload.spec import decode
 from collectors.load import load_run

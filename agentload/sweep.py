@@ -315,7 +315,7 @@ def sweep(
     A sweep that goes on keeps its own spec and options, but for `seconds`, which count anew.
     """
     from agentload.prepare import check_folder
-    from agentload.run import make_folder
+    from agentload.realtime import make_folder
 
     if resume is not None:
         state = read(resume)

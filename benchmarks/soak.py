@@ -28,7 +28,7 @@ from scipy.stats import theilslopes
 from agentload.box.options import BoxOptions
 from agentload.box.serve import BoxProcess
 from agentload.commands import resolve
-from agentload.run import run
+from agentload.realtime import run
 from agentload.screen import Samples, Watch
 from agentload.spec import Spec
 from benchmarks.drawing import Line, picture, stack

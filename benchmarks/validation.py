@@ -21,7 +21,7 @@ from agentload import spec as specs
 from agentload.box.engine import Engine
 from agentload.box.presets import DEFAULT, PRESETS, Preset
 from agentload.box.request import DONE, Request
-from agentload.simulate import simulate
+from agentload.simulation import simulate
 from benchmarks.drawing import Line, chart
 from collectors.load import Run, load_run
 

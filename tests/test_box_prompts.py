@@ -14,7 +14,7 @@ from agentload.box.prompts import Prompt, Runs, said
 from agentload.box.protocol import ChatAsk, message
 from agentload.box.reply import reply_to
 from agentload.box.words import Template
-from agentload.simulate import CALIBRATION
+from agentload.simulation import CALIBRATION
 from agents.chain import Message
 from agents.text import Encoder
 

@@ -22,7 +22,7 @@ from agentload.errors import BadInput
 from agentload.expect import expect
 from agentload.plan import Plan
 from agentload.recorded import recorded
-from agentload.simulate import simulate
+from agentload.simulation import simulate
 from agentload.spec import Spec, Traced
 from agentload.traces import own
 from agentload.traces.analyse import analyse, timed

@@ -21,8 +21,8 @@ import uvloop
 from agentload.box.options import BoxOptions
 from agentload.box.serve import BoxProcess
 from agentload.commands import resolve
-from agentload.run import HEAD_START
-from agentload.run import run as run_here
+from agentload.realtime import HEAD_START
+from agentload.realtime import run as run_here
 from agentload.screen import Watch
 from collectors.load import Run, load_run
 

@@ -13,7 +13,7 @@ from pytest import approx
 from agentload import spec as specs
 from agentload.box.presets import DEFAULT, PRESETS
 from agentload.errors import BadInput
-from agentload.simulate import simulate
+from agentload.simulation import simulate
 from collectors.load import Run, load_run
 from collectors.report import write_report
 

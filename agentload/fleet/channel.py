@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from agentload.run import Share
+from agentload.realtime import Share
 from agentload.screen import Samples
 from collectors.records import Call, Session, Tool
 

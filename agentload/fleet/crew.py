@@ -12,7 +12,7 @@ from msgspec import structs
 from agentload.fleet.channel import SHIP, Batch, Dealt, Gaps, State, pack
 from agentload.plan import Plan
 from agentload.prepare import Prepared
-from agentload.run import Stop, every, machine_seconds, start_sessions
+from agentload.realtime import Stop, every, machine_seconds, start_sessions
 from agentload.screen import Watch
 from agentload.session import Clock, World
 from agents.chain import Agent

@@ -18,7 +18,7 @@ from agentload.errors import BadInput
 from agentload.fleet.master import Master
 from agentload.fleet.worker import Work, unpatched_locust, work
 from agentload.prepare import prepare
-from agentload.run import describe, make_folder
+from agentload.realtime import describe, make_folder
 from agentload.screen import Watch, shown
 from agentload.spec import Spec
 from collectors.store import Store, write_header

@@ -32,7 +32,7 @@ from agentload.fleet.hub import LoopThread, Mailbox
 from agentload.fleet.master import Master
 from agentload.fleet.worker import Work, Worker
 from agentload.prepare import prepare
-from agentload.run import describe, make_folder
+from agentload.realtime import describe, make_folder
 from agentload.screen import Watch
 from agentload.session import World, run_agent
 from agentload.spec import Spec

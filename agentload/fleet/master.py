@@ -32,7 +32,7 @@ from agentload.fleet.channel import (
 )  # fmt: skip
 from agentload.fleet.hub import Mailbox
 from agentload.prepare import Prepared
-from agentload.run import describe
+from agentload.realtime import describe
 from agentload.screen import Samples, Watch
 from agentload.session import Clock
 from collectors.records import Call, Session, Tool

@@ -1,4 +1,4 @@
-"""A run in virtual time: the same chains, profiles and records as `agentload.run`, against the cluster in the box.
+"""A run in virtual time: the same chains, profiles and records as `agentload.realtime`, against the cluster in the box.
 
 No sockets, no event loop and no text: an agenda says who acts next, the clock jumps there, and a prompt is the list of
 its messages. The same seed and spec give the same sessions as `run` gives against a served box; `docs/validation.md`
@@ -20,7 +20,7 @@ from agentload.errors import BadInput
 from agentload.flights import model_of
 from agentload.plan import check_room
 from agentload.prepare import Prepared, check_folder
-from agentload.run import describe, make_folder
+from agentload.realtime import describe, make_folder
 from agentload.screen import Watch
 from agentload.spec import Spec
 from agentload.virtual import World
