@@ -5,6 +5,8 @@ The rules are those of the HTML standard (§9.2.6, "Interpreting an event stream
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 
+LF, CR = 10, 13  # as numbers, which are found in bytes several times faster than a piece of bytes is
+
 
 class EventTooLargeError(ValueError):
     """One event is larger than `MAX_EVENT_BYTES`."""
@@ -24,8 +26,10 @@ class Events:
 
     def feed(self, piece: bytes) -> list[bytes]:
         """The data of the events that this piece completes."""
-        if self._clean and piece.endswith(b"\n\n") and b"\r" not in piece:
-            # Whole events of one data line each: what every server sends when nothing cuts its writes.
+        if self._clean and piece.endswith(b"\n\n") and CR not in piece:
+            # Whole events of one data line each: what every server sends when nothing cuts its writes. One, mostly.
+            if piece.find(LF) == len(piece) - 2 and piece.startswith(b"data: "):
+                return [piece[6:-2]]
             events = piece[:-2].split(b"\n\n")
             for i, event in enumerate(events):
                 if not event.startswith(b"data: ") or b"\n" in event:

@@ -95,7 +95,7 @@ class Wire:
         loop = asyncio.get_running_loop()
         exchange = Exchange(answer, self._stream, loop.create_future())
         connection.start(exchange, buffers)
-        watch = Watch(exchange, self)
+        watch = Watch(connection, exchange, self)
         try:
             await exchange.done
         finally:
@@ -165,15 +165,17 @@ class Wire:
 class Watch:
     """The time limits of one exchange, in one timer that is set again only when it fires."""
 
-    __slots__ = ("_client", "_exchange", "_timer")
+    __slots__ = ("_client", "_connection", "_exchange", "_timer")
 
-    def __init__(self, exchange: Exchange, client: Wire) -> None:
+    def __init__(self, connection: Connection, exchange: Exchange, client: Wire) -> None:
+        self._connection = connection
         self._exchange = exchange
         self._client = client
         self._look()
 
     def _look(self) -> None:
         exchange = self._exchange
+        self._connection.settle()
         now = self._client._now()
         status, wait = exchange.answer.overdue(now, self._client._limits, exchange.stream)
         if status:
