@@ -5,7 +5,6 @@ Of a real cluster nobody can say this from outside: there the economics use the 
 
 import numpy as np
 
-from agentload.box.cluster import preset_of
 from agentload.box.options import BoxOptions
 from collectors import metrics
 from collectors.load import Run
@@ -16,7 +15,7 @@ from collectors.saturation import Cluster
 
 def cluster_of(options: BoxOptions) -> Cluster:
     """What the box is."""
-    preset, replicas = preset_of(options), options.replicas + options.prefill
+    preset, replicas = options.scaled(), options.replicas + options.prefill
     return Cluster(gpus=preset.gpus * replicas, kv_tokens=preset.kv_tokens * options.replicas)
 
 
@@ -28,7 +27,7 @@ def seconds_per_token(runs: list[Run], options: BoxOptions) -> tuple[dict[str, f
     T0 (over the D requests that decode together), and the reading of the context, c·K, belongs to the tokens that are
     read. What preemption computes again is not in the records, and so not here.
     """
-    preset, replicas = preset_of(options), options.replicas + options.prefill
+    preset, replicas = options.scaled(), options.replicas + options.prefill
     prefill = reading_fresh = reading_cached = reading_output = window = flying = some = 0.0
     total = dict.fromkeys(ACCOUNTS, 0.0)
     for run in runs:

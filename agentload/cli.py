@@ -526,21 +526,53 @@ def probe(
 
 @app.command()
 def serve(
-    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8000,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    model: Annotated[str, typer.Option(help="Name of the model it serves.")] = "box",
-    preset: Annotated[str | None, typer.Option(help="Step-time preset: which model on which accelerators.")] = None,
-    seed: Annotated[int, typer.Option(help="Decides what the synthetic model says.")] = 0,
-    context: Annotated[int | None, typer.Option(help="Longest context, in tokens.")] = None,
-    kv_tokens: Annotated[int | None, typer.Option(help="Size of the KV cache, in tokens.")] = None,
+    spec: Annotated[Path | None, typer.Argument(help="A TOML spec whose [box] is served. Flags override it.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port (8000); 0 takes a free one.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on (127.0.0.1).")] = None,
+    model: Annotated[str | None, typer.Option(help="Name of the model it serves (box).")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Step-time preset, which model on which accelerators: a name, or a TOML file.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides what the synthetic model says.")] = None,
+    sigma: Annotated[float | None, typer.Option(help="Noise of a step's time (0.05); 0 makes it exact.")] = None,
     speed: Annotated[float | None, typer.Option(help="Run the cluster's clock so many times faster.")] = None,
+    context: Annotated[int | None, typer.Option(help="Longest context, in tokens.")] = None,
+    kv_tokens: Annotated[int | None, typer.Option(help="Size of a replica's KV cache, in tokens.")] = None,
+    seats: Annotated[int | None, typer.Option(help="Most requests running at once on a replica.")] = None,
+    step_tokens: Annotated[int | None, typer.Option(help="Token budget of a step.")] = None,
+    offload_tokens: Annotated[int | None, typer.Option(help="Host memory for evicted KV blocks, in tokens.")] = None,
+    replicas: Annotated[int | None, typer.Option(help="Replicas; with --prefill, those that decode.")] = None,
+    router: Annotated[
+        str | None,
+        typer.Option(help="round_robin, random, least_outstanding, two_choices, prefix or kv_cost."),
+    ] = None,
+    prefill: Annotated[int | None, typer.Option(help="Replicas that do nothing but prompts.")] = None,
+    transfer_us: Annotated[float | None, typer.Option(help="With --prefill: µs to move a token's KV (8).")] = None,
+    scale_to: Annotated[int | None, typer.Option(help="Start replicas under load, up to so many.")] = None,
+    cold_start: Annotated[float | None, typer.Option(help="With --scale-to: seconds until one is up (60).")] = None,
+    fail: Annotated[
+        list[str] | None,
+        typer.Option(help="AT[:REPLICA[:AFTER]]: one dies at that second and is back, cold, AFTER more (60); repeat."),
+    ] = None,
+    queued: Annotated[int | None, typer.Option(help="Most requests waiting; beyond it, 503.")] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(help="Of each API key; beyond it, 429.")] = None,
+    tokens_per_minute: Annotated[int | None, typer.Option(help="Of each API key; beyond it, 429.")] = None,
+    error_rate: Annotated[float | None, typer.Option(help="Share of requests answered with 500.")] = None,
+    reset_rate: Annotated[float | None, typer.Option(help="Share whose connection breaks.")] = None,
+    stall_rate: Annotated[float | None, typer.Option(help="Share whose stream stands still half way.")] = None,
+    slow_rate: Annotated[float | None, typer.Option(help="Share that starts late.")] = None,
+    broken_rate: Annotated[float | None, typer.Option(help="Share with an error in the middle of the stream.")] = None,
+    fault_key: Annotated[str | None, typer.Option(help="Only requests with this API key go wrong.")] = None,
     log: Annotated[str | None, typer.Option(help="Write a line of JSON for each finished request.")] = None,
 ) -> None:
-    """Serve the simulated cluster: an OpenAI-compatible endpoint with no GPU."""
-    from agentload import commands
+    """Serve the simulated cluster: an OpenAI-compatible endpoint with no GPU.
 
-    commands.serve({"port": port, "host": host, "model": model, "preset": preset, "seed": seed, "context": context,
-                    "kv_tokens": kv_tokens, "speed": speed, "log": log})  # fmt: skip
+    Example: agentload serve --replicas 4 --router prefix --offload-tokens 400000
+    """
+    given = flags(locals())
+    from agentload import serving
+
+    serving.serve(spec, given)
 
 
 @app.command()

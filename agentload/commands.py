@@ -396,28 +396,6 @@ def draw(path: Path | None, flags: dict[str, Any], html: Path | None) -> None:
         print(html)  # noqa: T201
 
 
-def serve(flags: dict[str, Any]) -> None:
-    """Serve the simulated cluster until stopped."""
-    from agentload.box.options import BoxOptions
-    from agentload.box.serve import serve_until_signal
-
-    plain = {name: value for name, value in flags.items() if value is not None}
-    try:
-        options = msgspec.convert(plain, BoxOptions)
-    except msgspec.ValidationError as error:
-        raise BadInput(specs.explained(str(error), plain, BoxOptions)) from None
-
-    def ready(url: str) -> None:
-        print(f"simulated cluster ({options.preset}), model {options.model!r}, at {url}", file=sys.stderr, flush=True)  # noqa: T201
-
-    try:
-        serve_until_signal(options, ready)
-    except OSError as error:
-        raise BadInput(
-            f"cannot serve at {options.host}:{options.port}: {error.strerror}; name another --port"
-        ) from None
-
-
 def report(folder: Path, *, as_json: bool, files: Files = NO_FILES) -> int:
     """Rebuild a run's report from its records, and judge it again; return the exit code."""
     files.check()

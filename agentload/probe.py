@@ -37,6 +37,7 @@ class Model(Struct, frozen=True):
     context: int | None = None
     simulated: bool = False
     server: str = ""
+    timing: str = ""  # what a simulated cluster says of its times
     listed: bool = True  # False: there is no list, and the name was taken on trust
 
 
@@ -77,7 +78,8 @@ def refused_key(endpoint: Endpoint, code: int | str) -> str:
 def row_of(row: dict[str, Any]) -> Model:
     context = row.get("max_model_len") or row.get("context_length")
     whole = context if isinstance(context, int) and context > 0 else None
-    return Model(row["id"], whole, row.get("simulated") is True, str(row.get("owned_by", "")))
+    said = "; ".join(str(row[name]) for name in ("serves", "validity") if row.get(name))
+    return Model(row["id"], whole, row.get("simulated") is True, str(row.get("owned_by", "")), said)
 
 
 def choose(endpoint: Endpoint, listed: list[Model]) -> tuple[Endpoint, Model]:
@@ -100,7 +102,9 @@ async def probe(
     endpoint: Endpoint, model: Model, connect: Connect, emit: Emit, now: Callable[[], float], salt: int
 ) -> tuple[Features, Calibration]:
     """Find out what the endpoint takes, and count with it. A call that fails costs a feature, not the run."""
-    features = Features(context_length=endpoint.context_length or model.context, simulated=model.simulated)
+    features = Features(
+        context_length=endpoint.context_length or model.context, simulated=model.simulated, timing=model.timing
+    )
     limits = structs.replace(
         endpoint.timeouts,
         first_token=min(PATIENCE, endpoint.timeouts.first_token),

@@ -46,12 +46,13 @@ def simulate(spec: Spec, out: Path, watch: Watch | None = None) -> tuple[Path, s
     salt = secrets.randbits(31) if spec.salt is None else spec.salt
     endpoint = structs.replace(spec.endpoint, url="", model=spec.box.model)
     spec = structs.replace(spec, endpoint=endpoint)
-    features = Features(context_length=context, simulated=True)
+    timing = f"{cluster.preset.serves}; {cluster.preset.validity}"
+    features = Features(context_length=context, simulated=True, timing=timing)
     prepared = Prepared(spec, f"{secrets.randbits(32):08x}", salt, features, CALIBRATION, "agentload (simulated)")
     folder = make_folder(spec, out)
     store = Store(folder)
     header = describe(prepared) | {"virtual": True, "clock_anchor": {"monotonic": 0.0, "unix": time.time()}}
-    header["endpoint"] |= {"url": f"the cluster in the box ({spec.box.preset}), in virtual time", "client": "none"}
+    header["endpoint"] |= {"url": f"the cluster in the box ({cluster.preset.name}), in virtual time", "client": "none"}
     write_header(folder, header)
     if watch is None and (spec.limits.tokens or spec.limits.error_rate is not None):
         watch = Watch()

@@ -12,6 +12,7 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from agentload.box.options import BoxOptions
+from agentload.box.presets import from_table as preset_from
 from agentload.errors import BadInput
 from agents.archetypes import ARCHETYPES, Archetype
 from agents.draws import NonNegative, Positive, Share
@@ -240,24 +241,34 @@ def changed(name: str, base: Archetype, fields: dict[str, Any]) -> Archetype:
         raise BadInput(f"archetype {name!r}: {explained(str(error), fields, Archetype)}") from None
 
 
-def read(path: Path) -> dict[str, Any]:
-    """A spec file as plain values."""
+def read(path: Path, what: str = "spec") -> dict[str, Any]:
+    """A TOML file as plain values."""
     try:
         return tomllib.loads(path.read_text())
     except FileNotFoundError:
-        raise BadInput(f"spec {str(path)!r} does not exist; name a TOML file") from None
+        raise BadInput(f"{what} {str(path)!r} does not exist; name a TOML file") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"spec {str(path)!r} cannot be read: {error}") from None
+        raise BadInput(f"{what} {str(path)!r} cannot be read: {error}") from None
     except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"spec {str(path)!r} is not TOML: {error}") from None
+        raise BadInput(f"{what} {str(path)!r} is not TOML: {error}") from None
+
+
+def with_preset(box: dict[str, Any]) -> dict[str, Any]:
+    """The options of a box with a preset of one's own made whole: read from the file it names, put over its base."""
+    preset = box.get("preset")
+    if isinstance(preset, str) and preset.endswith(".toml"):
+        preset = read(Path(preset), "preset")
+    return box | {"preset": preset_from(preset)} if isinstance(preset, dict) else box
 
 
 def decode(plain: dict[str, Any], source: str = "spec") -> Spec:
-    """Plain values, checked, as a spec. Recorded load profiles are read from their files here."""
+    """Plain values, checked, as a spec. Recorded load profiles and presets are read from their files here."""
     plain = plain | from_phases(plain.get("phases"), plain, source)
     if "replay" in plain:
         plain.setdefault("population", [{"archetype": REPLAY}])
     try:
+        if isinstance(plain.get("box"), dict):
+            plain["box"] = with_preset(plain["box"])
         spec = msgspec.convert(plain, Spec)
         if not isinstance(spec.profile, Traced):
             spec = msgspec.structs.replace(spec, profile=load(spec.profile, lambda name: Path(name).read_text()))
@@ -328,6 +339,9 @@ def explained(complaint: str, plain: dict[str, Any], root: Any = None) -> str:
     if unknown:
         where = f" in `{path}`" if path else ""
         return f"unknown field `{unknown[1]}`{where}{meant(unknown[1], sorted(names))}"
+    missing = re.search(r"missing required field `(.*)`", what)
+    if missing:
+        return f"missing required field `{missing[1]}`" + (f" in `{path}`" if path else "")
     value: Any = plain
     for key in re.findall(r"[^.\[\]]+", path):
         try:

@@ -54,6 +54,7 @@ class Features(Struct, frozen=True):
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     context_length: int | None = None
     simulated: bool = False
+    timing: str = ""  # of a simulated cluster: whose times it imitates, and how far they can be trusted
 
 
 class Place(NamedTuple):

@@ -359,9 +359,16 @@ def _fine_print(run: Run, summary: Summary) -> list[str]:
         f"<section><details><summary>The spec, as resolved</summary><pre>{escape(spec)}</pre></details></section>",
         f"<section><details><summary>Endpoint, machine, versions</summary><pre>{where}</pre></details></section>",
         "<footer>Made by agentload from the records beside this file; <code>agentload report</code> makes it again."
-        + (" The cluster was simulated: its times are a model's." if summary["endpoint"]["simulated"] else "")
+        + escape(_simulated(summary["endpoint"]))
         + "</footer>",
     ]
+
+
+def _simulated(endpoint: dict[str, Any]) -> str:
+    if not endpoint["simulated"]:
+        return ""
+    whose = f" ({endpoint['timing']})" if endpoint["timing"] else ""
+    return f" The cluster was simulated: its times are a model's{whose}."
 
 
 def _json(value: Any) -> str:

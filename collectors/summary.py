@@ -123,7 +123,10 @@ def _replay(run: Run) -> dict[str, Any] | None:
 def _endpoint(run: Run) -> dict[str, Any]:
     endpoint = run.header.get("endpoint") or {}
     keys = ("url", "model", "client", "server", "context_length")
-    return {**{key: endpoint.get(key) for key in keys}, "simulated": bool(endpoint.get("simulated"))}
+    timing = (endpoint.get("features") or {}).get("timing", "")
+    return {
+        **{key: endpoint.get(key) for key in keys}, "simulated": bool(endpoint.get("simulated")), "timing": timing
+    }  # fmt: skip
 
 
 def _serving(calls: Columns, seconds: float) -> dict[str, Any]:

@@ -5,7 +5,9 @@ from collections import deque
 
 import numpy as np
 
+from agentload.box.host import Host
 from agentload.box.kv import BlockCache, Ids, Lease
+from agentload.box.options import Offload
 from agentload.box.presets import Preset
 
 ARRIVING, WAITING, RUNNING, DONE = range(4)
@@ -54,7 +56,7 @@ class Request:
 class Step:
     """One iteration: who takes part, and how long it takes."""
 
-    __slots__ = ("attention", "context", "decodes", "end", "prefill", "scheduled", "start")
+    __slots__ = ("attention", "context", "decodes", "end", "loads", "prefill", "restored", "scheduled", "start")
 
     def __init__(self, start: float) -> None:
         self.start = start  # seconds
@@ -63,13 +65,14 @@ class Step:
         self.decodes = 0  # D: requests that decode
         self.context = 0  # K: tokens of context they read
         self.attention = 0.0  # A: sum over chunks of n·(context before + n/2)
+        self.restored = self.loads = 0  # tokens brought back from the host, for so many prompts
         self.scheduled: list[Request] = []
 
 
 class Counts:
     """What an engine counts over its life, as vLLM's /metrics does: tokens unless said otherwise."""
 
-    __slots__ = ("cached", "generated", "hits", "preemptions", "prompt", "queries", "steps")
+    __slots__ = ("cached", "generated", "hits", "host_hits", "preemptions", "prompt", "queries", "steps")
 
     def __init__(self) -> None:
         self.prompt = 0  # of requests that got their first token
@@ -77,6 +80,7 @@ class Counts:
         self.generated = 0
         self.queries = 0  # looked up in the prefix cache, when first admitted
         self.hits = 0  # of `queries`
+        self.host_hits = 0
         self.preemptions = 0  # times
         self.steps = 0  # iterations
 
@@ -89,9 +93,15 @@ class Engine:
     """
 
     def __init__(
-        self, preset: Preset, rng: np.random.Generator, sigma: float = 0.05, kv_tokens: int | None = None
+        self,
+        preset: Preset,
+        rng: np.random.Generator,
+        sigma: float = 0.05,
+        kv_tokens: int | None = None,
+        offload: Offload | None = None,
     ) -> None:
         self.preset = preset
+        self.offload = offload
         self.counts = Counts()
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
@@ -104,7 +114,7 @@ class Engine:
             raise ValueError(
                 f"the cache must hold at least two blocks of {preset.block} tokens, got {kv_tokens} tokens"
             )
-        self.cache = BlockCache(blocks, preset.block)
+        self.cache = BlockCache(blocks, preset.block, Host(offload.tokens // preset.block) if offload else None)
 
     @property
     def capacity(self) -> int:
@@ -149,6 +159,8 @@ class Engine:
         seconds = self.preset.step_seconds(step.prefill, step.decodes, step.context, step.attention)
         if self._sigma:
             seconds *= self._factor()
+        if self.offload and step.loads:
+            seconds += 1e-3 * self.offload.setup_ms * step.loads + 1e-6 * self.offload.token_us * step.restored
         step.end = now + seconds
         return step
 
@@ -224,10 +236,15 @@ class Engine:
                 break
             waiting.popleft()
             hit = lease.sealed * self.preset.block
+            restored = cache.restore(lease, known)
+            step.restored += restored
+            step.loads += restored > 0
             if request.cached < 0:
-                request.cached = hit
+                request.cached = hit + restored
                 self.counts.queries += request.prompt
                 self.counts.hits += hit
+                self.counts.host_hits += restored
+            hit += restored
             n = min(known - hit, budget)
             fits = cache.grow(lease, hit + n)
             assert fits

@@ -10,7 +10,7 @@ from msgspec import structs
 from pytest import approx
 
 from agentload.box.cluster import Cluster
-from agentload.box.options import BoxOptions, Failure, Scaling, Transfer
+from agentload.box.options import BoxOptions, Failure, Offload, Scaling, Transfer
 from agentload.box.presets import DEFAULT, PRESETS
 from agentload.box.request import DONE, Request
 from agentload.box.routers import kv_cost, prefix, router
@@ -66,9 +66,11 @@ def test_of_two_choices_the_less_loaded_is_taken():
 class Seen:
     """A replica as routers see it."""
 
-    def __init__(self, outstanding: int = 0, match: int = 0, held: int = 0, idle: int = 0, filling: int = 0) -> None:
+    def __init__(
+        self, outstanding: int = 0, match: int = 0, held: int = 0, idle: int = 0, filling: int = 0, host: int = 0
+    ) -> None:
         self.outstanding, self.filling, self.match, self.held, self.idle = outstanding, filling, match, held, idle
-        self.block = 16
+        self.host, self.block = host, 16
 
     @property
     def cache(self) -> Any:
@@ -76,6 +78,9 @@ class Seen:
 
     def overlap(self, ids: Any, tokens: int) -> int:
         return self.match
+
+    def hosted(self, ids: Any, tokens: int, overlap: int) -> int:
+        return self.host
 
 
 def chosen(rule: Any, *replicas: Seen) -> int:
@@ -98,6 +103,7 @@ def test_kv_cost_weighs_prefill_against_held_blocks():
     assert chosen(kv_cost, Seen(match=960, held=100), Seen(held=41)) == 0  # 2.5 + 100 against 62.5 + 41
     assert chosen(kv_cost, Seen(match=960, held=100), Seen(held=39)) == 1  # 102.5 against 101.5
     assert chosen(kv_cost, Seen(filling=640), Seen(held=39)) == 1  # 102.5 against 101.5
+    assert chosen(kv_cost, Seen(match=480), Seen(match=160, host=448)) == 1  # 32.5 against 31.5: three quarters count
 
 
 def test_every_router_gives_every_seed_the_same_places():
@@ -193,8 +199,9 @@ def test_a_crowd_brings_up_replicas_after_their_cold_start():
     st.integers(0, 2),
     st.booleans(),
     st.booleans(),
+    st.sampled_from([None, 320, 4_000]),
 )
-def test_no_request_is_lost_or_served_twice_whatever_happens(seed, name, replicas, fillers, fails, each):
+def test_no_request_is_lost_or_served_twice_whatever_happens(seed, name, replicas, fillers, fails, each, host):
     rng = np.random.default_rng(seed)
     failures = tuple(
         Failure(float(rng.uniform(0, 2)), int(rng.integers(replicas + fillers)), float(rng.uniform(0, 1)))
@@ -203,6 +210,7 @@ def test_no_request_is_lost_or_served_twice_whatever_happens(seed, name, replica
     options = BoxOptions(
         sigma=0.05, kv_tokens=1_600, seats=4, step_tokens=64, replicas=replicas, router=name, prefill=fillers,
         failures=failures, scaling=Scaling(most=replicas + 1, outstanding=6, cold_start=0.3),
+        offload=Offload(tokens=host) if host else None,
     )  # fmt: skip
     cluster, queue = Cluster(options, each=each), sorted(float(t) for t in rng.uniform(0, 2, 40))
     firsts: dict[Request, int] = {}
@@ -237,6 +245,7 @@ def test_no_request_is_lost_or_served_twice_whatever_happens(seed, name, replica
         assert request.generated == request.output or fails or request in cancelled
     for replica in cluster.replicas:
         assert replica.cache.held == 0
+        assert replica.cache.host is None or replica.cache.host.held <= replica.cache.host.usable
         assert (replica.outstanding, replica.filling, len(replica.open)) == (0, 0, 0)
 
 

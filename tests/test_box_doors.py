@@ -213,7 +213,7 @@ def test_too_long_a_queue_is_503():
         held.append(client.chat.completions.create(**body, stream=True))
         with pytest.raises(openai.InternalServerError, match="wait already"):
             client.chat.completions.create(**body)
-        assert 'vllm:admission_rejections_total{engine="0",model_name="box",reason="queue"} 1' in page(url)
+        assert 'vllm:admission_rejections_total{model_name="box",reason="max_num_queued_reqs"} 1' in page(url)
 
 
 @pytest.mark.parametrize("stream", [True, False])

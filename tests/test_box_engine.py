@@ -10,6 +10,7 @@ from msgspec import structs
 from pytest import approx
 
 from agentload.box.engine import Engine
+from agentload.box.options import Offload
 from agentload.box.presets import DEFAULT, PRESETS, Preset
 from agentload.box.request import DONE, RUNNING, Request, Step
 
@@ -136,6 +137,24 @@ def test_a_second_turn_computes_only_what_is_new():
     assert (served.counts.prompt, served.counts.cached, served.counts.generated) == (264, 96, 34)
 
 
+def test_a_prompt_that_was_evicted_comes_back_from_the_host_at_its_bandwidth():
+    offload = Offload(tokens=16 * 100, setup_ms=2.0, token_us=10.0)
+    served = Engine(PLAIN, np.random.default_rng(0), 0.0, 16 * 11, offload=offload)  # ten blocks on the device
+    submit(served, 96, 1, ids=list(range(6)))
+    run_out(served)
+    submit(served, 128, 1, ids=list(range(100, 108)))  # evicts four of the six
+    run_out(served)
+    again = submit(served, 100, 1, ids=list(range(6)))
+    step, _ = advance(served, 9.0)
+
+    assert (again.cached, again.restored) == (96, 64)
+    assert (step.prefill, step.restored) == (4, 64)
+    assert step.end - 9.0 == approx(PLAIN.step_seconds(4, 0, 0, 4 * 98.0) + 0.002 + 64 * 10e-6)
+    counts = served.counts
+    assert (counts.hits, counts.host_queries, counts.host_hits) == (32, 96 + 128 + 68, 64)
+    assert (counts.cached, counts.restored) == (96, 64)
+
+
 def test_two_equal_prompts_in_one_step_share_what_the_first_computes():
     served = engine()
     one, two = submit(served, 64, 1, ids=[1, 2, 3, 4]), submit(served, 64, 1, ids=[1, 2, 3, 4])
@@ -232,10 +251,11 @@ actions = st.lists(
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.integers(8, 20), st.integers(1, 5), st.integers(10, 100), actions)
-def test_no_sequence_of_events_breaks_the_engine(blocks, seats, budget, events):
+@given(st.integers(8, 20), st.sampled_from([0, 0, 4, 30]), st.integers(1, 5), st.integers(10, 100), actions)
+def test_no_sequence_of_events_breaks_the_engine(blocks, host, seats, budget, events):
     tiny = structs.replace(PLAIN, seats=seats, step_tokens=budget)
-    served = engine(tiny, kv_tokens=16 * (blocks + 1))
+    offload = Offload(tokens=16 * host) if host else None
+    served = Engine(tiny, np.random.default_rng(0), 0.0, 16 * (blocks + 1), offload=offload)
     tokens: dict[Request, int] = {}
     cancelled: set[Request] = set()
     first_seats: list[Request] = []
@@ -272,6 +292,7 @@ def check_step(
     assert max(blocks, default=0) <= served.cache.held <= sum(blocks)
     assert served.cache.free >= 0
     assert served.cache.idle >= 0
+    assert served.cache.host is None or 0 <= served.cache.host.held <= served.cache.host.usable
     for request in served.finish(step):
         tokens[request] += 1
         assert tokens[request] == request.generated <= request.output

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from agentload.box.engine import Engine
+from agentload.box.options import Offload
 from agentload.box.presets import DEFAULT, PRESETS, Preset
 from agentload.box.request import Request
 from tests import box_literal as plain
@@ -27,9 +28,11 @@ def identities(path: int, blocks: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
     return np.array(chain, np.uint64)
 
 
-def literal(preset: Preset, kv: int, sigma: float, events: list[Event]) -> tuple[Seen, list[float], Any]:
+def literal(
+    preset: Preset, kv: int, sigma: float, events: list[Event], offload: Offload | None
+) -> tuple[Seen, list[float], Any]:
     """Play events step by step on the plain loop."""
-    engine = plain.Engine(preset, np.random.default_rng(5), sigma, kv)
+    engine = plain.Engine(preset, np.random.default_rng(5), sigma, kv, offload)
     requests: dict[int, plain.Request] = {}
     seen: Seen = []
     ends: list[float] = []
@@ -61,10 +64,10 @@ def literal(preset: Preset, kv: int, sigma: float, events: list[Event]) -> tuple
 
 
 def glided(
-    preset: Preset, kv: int, sigma: float, events: list[Event], most: int, each: bool
+    preset: Preset, kv: int, sigma: float, events: list[Event], offload: Offload | None, most: int, each: bool
 ) -> tuple[Seen, list[float], Any]:
     """The same on the engine, `most` steps at a time."""
-    engine = Engine(preset, np.random.default_rng(5), sigma, kv, each=each)
+    engine = Engine(preset, np.random.default_rng(5), sigma, kv, each=each, offload=offload)
     requests: dict[int, Request] = {}
     seen: Seen = []
     ends: list[float] = []
@@ -118,21 +121,27 @@ def made(seed: int, count: int, longest: int) -> list[Event]:
     seats=st.integers(1, 8),
     budget=st.integers(8, 200),
     sigma=st.sampled_from([0.0, 0.05]),
+    host=st.sampled_from([0, 0, 5, 40]),
     most=st.sampled_from([1, 3, 40, 10_000]),
     each=st.booleans(),
 )
-def test_many_steps_at_once_are_the_same_as_one_by_one(seed, count, blocks, seats, budget, sigma, most, each):
+def test_many_steps_at_once_are_the_same_as_one_by_one(
+    seed, count, blocks, seats, budget, sigma, host, most, each
+):  # fmt: skip
     preset, events = structs.replace(PLAIN, seats=seats, step_tokens=budget), made(seed, count, 16 * blocks // 2)
     each = each and most == 1
-    seen, ends, engine = literal(preset, 16 * (blocks + 1), sigma, events)
-    again, fast_ends, other = glided(preset, 16 * (blocks + 1), sigma, events, most, each)
+    offload = Offload(tokens=16 * host, setup_ms=1.0, token_us=5.0) if host else None
+    seen, ends, engine = literal(preset, 16 * (blocks + 1), sigma, events, offload)
+    again, fast_ends, other = glided(preset, 16 * (blocks + 1), sigma, events, offload, most, each)
 
     assert again == seen
     assert fast_ends == ends
-    for name in ("prompt", "cached", "generated", "queries", "hits", "preemptions", "steps"):
+    for name in ("prompt", "cached", "generated", "queries", "hits", "host_hits", "preemptions", "steps"):
         assert getattr(other.counts, name) == getattr(engine.counts, name), name
     assert other.cache.free == engine.cache.free == blocks
     assert flat(other.cache) == flat(engine.cache)
+    if offload:
+        assert list(other.cache.host._blocks) == list(engine.cache.host._blocks)
 
 
 def flat(cache: Any) -> list[int]:

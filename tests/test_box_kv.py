@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest import approx
 
+from agentload.box.host import Host
 from agentload.box.kv import BlockCache, Ids, Lease
 
 BLOCK = 4
@@ -106,6 +107,20 @@ def test_a_growing_conversation_stays_one_extent():
     assert len(path) == 1  # what makes long histories cheap
 
 
+def test_what_was_evicted_comes_back_from_the_host_as_far_as_it_is_there():
+    cache = BlockCache(6, BLOCK, Host(3))
+    cache.release(run(cache, ids(1, 2, 3, 4, 5), 20))
+    cache.release(run(cache, ids(9, 9, 9, 9), 16))  # evicts 5, 4 and 3, in that order
+    assert cache.host is not None and cache.host.held == 3
+    back = cache.admit(ids(1, 2, 3, 4, 5, 6), 24)
+
+    assert back is not None and back.sealed == 2
+    assert cache.hosted(ids(1, 2, 3, 4, 5, 6), 24, 8) == 12
+    assert cache.restore(back, 24) == 12
+    assert (back.sealed, cache.host.held) == (5, 3)  # and three of the others went there to make room
+    assert cache.restore(back, 24) == 0
+
+
 def reach(cache: BlockCache, path: Ids) -> int:
     """Blocks of `path` that are cached, without taking them."""
     return cache._match(path, len(path))[1]
@@ -114,10 +129,12 @@ def reach(cache: BlockCache, path: Ids) -> int:
 class Blocks:
     """The same rules, one block at a time."""
 
-    def __init__(self, usable: int) -> None:
+    def __init__(self, usable: int, host: int) -> None:
         self.blank = usable
         self.refs: dict[int, int] = {}
         self.queue: OrderedDict[int, None] = OrderedDict()
+        self.room = host
+        self.host: list[int] = []
 
     def hold(self, block: int) -> None:
         self.queue.pop(block, None)
@@ -144,7 +161,9 @@ class Blocks:
             if self.blank:
                 self.blank -= 1
             else:
-                del self.refs[self.queue.popitem(last=False)[0]]
+                gone = self.queue.popitem(last=False)[0]
+                del self.refs[gone]
+                self.host = [*(block for block in self.host if block != gone), gone][-self.room :] if self.room else []
         held.blocks += max(0, need)
         for block in held.path[len(held.chain) : tokens // BLOCK]:
             if block in self.refs:
@@ -154,6 +173,16 @@ class Blocks:
                 self.refs[block] = 1
             held.chain.append(block)
         return True
+
+    def restore(self, held: "Held", tokens: int) -> int:
+        count = 0
+        for block in held.path[len(held.chain) : (tokens - 1) // BLOCK]:
+            if block not in self.host:
+                break
+            self.host.remove(block)
+            count += 1
+        assert not count or self.grow(held, BLOCK * (len(held.chain) + count))
+        return BLOCK * count
 
     def release(self, held: "Held") -> None:
         self.blank += held.blocks - len(held.chain)
@@ -182,9 +211,9 @@ operations = st.lists(
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.integers(4, 24), operations)
-def test_extents_do_what_single_blocks_would_do(usable, steps):
-    cache, blocks = BlockCache(usable, BLOCK), Blocks(usable)
+@given(st.integers(4, 24), st.sampled_from([0, 0, 3, 12]), operations)
+def test_extents_do_what_single_blocks_would_do(usable, host, steps):
+    cache, blocks = BlockCache(usable, BLOCK, Host(host) if host else None), Blocks(usable, host)
     live: list[tuple[Lease, Held, int]] = []
     for kind, which, path, amount in steps:
         if kind == 0:
@@ -193,6 +222,7 @@ def test_extents_do_what_single_blocks_would_do(usable, steps):
             assert (lease is None) == (held is None)
             if lease is not None and held is not None:
                 assert lease.sealed == len(held.chain)
+                assert cache.restore(lease, tokens) == blocks.restore(held, tokens)
                 assert cache.grow(lease, tokens) and blocks.grow(held, tokens)
                 live.append((lease, held, tokens))
         elif live and kind == 1:
@@ -204,5 +234,6 @@ def test_extents_do_what_single_blocks_would_do(usable, steps):
             blocks.release(held)
         assert flat(cache) == list(blocks.queue)
         assert cache.free == blocks.blank + len(blocks.queue)
+        assert cache.host is None or list(cache.host._blocks) == blocks.host
         shared = sum(count > 0 for count in blocks.refs.values())
         assert cache.free + shared + sum(lease.blocks - lease.sealed for lease, _, _ in live) == usable

@@ -2,6 +2,7 @@
 
 presets     how long a step takes, per model and accelerator, with sources
 kv          the paged key-value cache: who holds which blocks, what is cached, what is evicted
+host        host memory as a second, slower tier of it
 request     what an engine works on: requests, steps, counts
 engine      vLLM's scheduling loop; no clock and no socket, so that any clock can drive it
 cluster     many engines behind a router, which fail, recover and come up; still no clock

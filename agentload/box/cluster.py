@@ -13,12 +13,10 @@ from heapq import heappop, heappush
 from typing import Any
 
 import numpy as np
-from msgspec import structs
 
 from agentload.box.engine import Engine
 from agentload.box.kv import BlockCache
 from agentload.box.options import BoxOptions
-from agentload.box.presets import PRESETS, Preset
 from agentload.box.request import DONE, Counts, Instants, Request, Step
 from agentload.box.routers import Choose, router
 
@@ -110,7 +108,7 @@ class Cluster:
 
     def __init__(self, options: BoxOptions, *, each: bool = True) -> None:
         self.options = options
-        self.preset = preset_of(options)
+        self.preset = options.scaled()
         self.gaps = Gaps()
         self.watch: Callable[[int, Step], None] | None = None  # called with every step that ended, and whose it was
         self._each = each
@@ -218,7 +216,7 @@ class Cluster:
 
     def _engine(self) -> Engine:
         options = self.options
-        return Engine(self.preset, self._seeds.spawn(1)[0], options.sigma, options.kv_tokens, each=self._each)
+        return Engine(self.preset, self._seeds.spawn(1)[0], options.sigma, each=self._each, offload=options.offload)
 
     def _send(
         self, request: Request, group: list[Replica], choose: Choose, now: float, offset_ms: float | None
@@ -346,11 +344,3 @@ class Cluster:
         self.replicas.append(replica)
         self._decoders.append(replica)
         return []
-
-
-def preset_of(options: BoxOptions) -> Preset:
-    """The preset with what the options change of it."""
-    preset = PRESETS[options.preset]
-    return structs.replace(
-        preset, seats=options.seats or preset.seats, step_tokens=options.step_tokens or preset.step_tokens
-    )

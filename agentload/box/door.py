@@ -44,7 +44,7 @@ class Door:
 
     def __init__(self, quota: Quota, queued: int | None, faults: Faults, seed: int) -> None:
         self.quota, self.queued, self.faults = quota, queued, faults
-        self.rejected = {"queue": 0, "quota": 0}
+        self.crowded = self.limited = 0  # requests turned away, with 503 and with 429
         self._seed = seed & (2**64 - 1)
         self._number = 0
         self._buckets: dict[str, dict[str, Bucket]] = {}
@@ -52,7 +52,7 @@ class Door:
     def enter(self, key: str, tokens: int, waiting: int, now: float) -> Pass:
         """Let a request of so many tokens in, or raise Refused (429 over a quota, 503 when too many wait)."""
         if self.queued is not None and waiting >= self.queued:
-            self.rejected["queue"] += 1
+            self.crowded += 1
             raise Refused(503, f"{waiting} requests wait already; try again later", "ServiceUnavailableError")
         headers = self._charge(key, tokens, now)
         self._number += 1
@@ -74,7 +74,7 @@ class Door:
         short = {name: bucket.wait(wants[name]) for name, bucket in buckets.items()}
         name = max(short, key=lambda name: short[name])
         if short[name] > 0:
-            self.rejected["quota"] += 1
+            self.limited += 1
             retry = {"Retry-After": str(math.ceil(short[name])), "retry-after-ms": str(math.ceil(1e3 * short[name]))}
             limit = buckets[name].limit
             raise Refused(

@@ -29,7 +29,9 @@ from itertools import accumulate
 
 import numpy as np
 
+from agentload.box.host import Host
 from agentload.box.kv import BlockCache, Lease
+from agentload.box.options import Offload
 from agentload.box.presets import Preset
 from agentload.box.request import ARRIVING, DONE, RUNNING, WAITING, Counts, Request, Step
 
@@ -49,7 +51,8 @@ class Engine:
 
     `sigma` is the standard deviation of the logarithm of a step's time (mean kept); 0 makes it exact. `kv_tokens`
     replaces the preset's cache size. `finish` names every request that got a token if `each`, else only those that got
-    their first or their last.
+    their first or their last. With `offload`, blocks that the cache evicts are kept in the host's memory, and a prompt
+    that continues with them waits for them to come back instead of computing them.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Engine:
         kv_tokens: int | None = None,
         *,
         each: bool = True,
+        offload: Offload | None = None,
     ) -> None:
         if preset.step_tokens < preset.seats:
             raise ValueError(f"step_tokens must be at least seats, got {preset.step_tokens} and {preset.seats}")
@@ -84,7 +88,8 @@ class Engine:
             raise ValueError(
                 f"the cache must hold at least two blocks of {preset.block} tokens, got {kv_tokens} tokens"
             )
-        self.cache = BlockCache(blocks, preset.block)
+        self._offload = offload
+        self.cache = BlockCache(blocks, preset.block, Host(offload.tokens // preset.block) if offload else None)
 
     @property
     def capacity(self) -> int:
@@ -221,13 +226,15 @@ class Engine:
                 return not cache.leans_on_growth(request.ids, known)
             waiting.popleft()
             hit = lease.sealed * self.preset.block
+            if self._offload is not None and not request.loaded:
+                hit += self._restore(step, request, lease)
             if request.loaded:
                 request.cached = max(0, request.cached)
                 hit = max(hit, min(request.loaded, known - 1))
             elif request.cached < 0:
                 request.cached = hit
                 self.counts.queries += request.prompt
-                self.counts.hits += hit
+                self.counts.hits += hit - request.restored
             if not request.seat:
                 request.admitted = step.start
             n = min(known - hit, budget)
@@ -241,6 +248,18 @@ class Engine:
             if request.computed < known:
                 self._filling = request
         return True
+
+    def _restore(self, step: Step, request: Request, lease: Lease) -> int:
+        """Bring back what the host has of a request that is admitted; how many tokens."""
+        hit = lease.sealed * self.preset.block
+        restored = self.cache.restore(lease, request.known)
+        step.restored += restored
+        step.loads += restored > 0
+        if request.cached < 0:
+            request.restored = restored
+            self.counts.host_queries += request.prompt - hit
+            self.counts.host_hits += restored
+        return restored
 
     def _walk(self, step: Step, budget: int) -> bool:
         """`_schedule`, request by request, for a step in which blocks run out or two may fill the same block."""
@@ -304,6 +323,8 @@ class Engine:
             second = preset.step_seconds(step.prefill, step.decodes, context, step.attention)
             if noise is not None:
                 second *= float(noise[0])
+            if step.loads and self._offload is not None:
+                second += 1e-3 * self._offload.setup_ms * step.loads + 1e-6 * self._offload.token_us * step.restored
             step.end = step.start + second
             step.seconds, step.ends = (second,), (step.end,)
         else:
@@ -357,6 +378,7 @@ class Engine:
             if request.generated == 1:
                 self.counts.prompt += request.prompt
                 self.counts.cached += request.cached
+                self.counts.restored += request.restored
         if request.generated == request.output:
             self._leave(request)
             request.state = DONE

@@ -33,7 +33,7 @@ class Exchange:
     """A request on its way through the cluster. `done` is set to whether it was answered in full."""
 
     __slots__ = ("_break", "_end", "_held", "_pieces", "_stall", "_transport", "at", "came", "done", "fault", "first",
-                 "first_at", "id", "most", "received", "request", "script", "writes")  # fmt: skip
+                 "first_at", "id", "most", "parse", "received", "request", "script", "writes")  # fmt: skip
 
     def __init__(self, identity: str, script: Script, request: Request, received: float) -> None:
         self.id = identity
@@ -41,6 +41,7 @@ class Exchange:
         self.most = 0  # tokens it may be answered with
         self.script = script
         self.request = request
+        self.parse: tuple[str, str, str] | None = None  # what it counts as in `agentload.box.metrics.PARSED`
         self.done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self.fault = ""
         self.first: float | None = None  # time.monotonic() of the first write with a token in it

@@ -17,7 +17,7 @@ from aiohttp.typedefs import Handler
 from agentload.box.cluster import Cluster
 from agentload.box.door import Door
 from agentload.box.exchange import Answered, Exchange, Pieces
-from agentload.box.metrics import Observations, exposition
+from agentload.box.metrics import PARSES, Observations, exposition
 from agentload.box.model import Words
 from agentload.box.options import BoxOptions
 from agentload.box.protocol import Ask, ChatAsk, Framer, Refused, TextAsk, chunked, deltas, message, parse, texts
@@ -47,6 +47,7 @@ class Face:
         self.door = Door(options.quota, options.queued, options.faults, options.seed)
         self.driver = Driver(cluster, self.serve, options.speed)
         self._seen: dict[int, Observations] = {}
+        self._parsed = dict.fromkeys(PARSES, 0)  # replies to requests with tools
         cluster.watch = self.watch
         self._log = log
         self._template = Template()
@@ -93,7 +94,7 @@ class Face:
 
     async def metrics(self, http: web.Request) -> web.Response:
         seen = {replica.index: self.seen(replica.index) for replica in self.cluster.replicas}
-        page = exposition(self.cluster, seen, self.driver.lag, self.door.rejected, self.options.model)
+        page = exposition(self.cluster, seen, self.driver.lag, self.door, self._parsed, self.options.model)
         return web.Response(body=page, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def models(self, http: web.Request) -> web.Response:
@@ -175,6 +176,10 @@ class Face:
             await asyncio.sleep(faults.slow_seconds / speed)
             exchange.received += faults.slow_seconds / speed
         exchange.meet(let_in.fault, faults.stall_seconds / speed)
+        if isinstance(ask, ChatAsk) and ask.tools:
+            mode, called = "streaming" if ask.stream else "non_streaming", exchange.script.finish_reason == "tool_calls"
+            api = "responses" if http.path.endswith("/responses") else "chat_completions"
+            exchange.parse = (mode, "tool_call" if called else "no_tool_call", api)
         if not ask.stream:
             if not await self._run(http, exchange):
                 if exchange.fault == "broken":
@@ -206,6 +211,8 @@ class Face:
         finally:
             if status != "ok":
                 self.driver.cancel(request)
+            if status == "ok" and exchange.parse:
+                self._parsed[exchange.parse] += 1
             seen = self.seen(request.replica)
             reason = exchange.script.finish_reason if status == "ok" else status
             seen.finished["stop" if reason == "tool_calls" else reason] += 1
@@ -241,7 +248,7 @@ class Face:
             raise Refused(404, f"The model `{name}` does not exist; {serves}.", "NotFoundError", "model")
 
     def _card(self) -> dict[str, Any]:
-        preset, lag = self.cluster.preset, self.driver.lag
+        preset = self.cluster.preset
         return {
             "id": self.options.model,
             "object": "model",
@@ -254,7 +261,7 @@ class Face:
             "validity": preset.validity,
             "speed": self.options.speed,
             "replicas": len(self.cluster.replicas),
-            "behind": lag.behind > 0.01 * max(100, lag.steps),  # it is this machine that is measured, not the model
+            "behind": self.driver.lag.too_much,
         }
 
 

@@ -19,6 +19,8 @@ or somebody comes to share its blocks. So a tick costs the same for one request 
 from collections import OrderedDict
 from typing import Any, Protocol, SupportsInt
 
+from agentload.box.host import Host
+
 
 class Ids(Protocol):
     """Identities of the full blocks of a token sequence, in order; equal at i means equal up to i.
@@ -75,11 +77,12 @@ class Lease:
 
 
 class BlockCache:
-    """`usable` blocks of `block` tokens."""
+    """`usable` blocks of `block` tokens; what is evicted goes to `host`, if there is one."""
 
-    def __init__(self, usable: int, block: int) -> None:
+    def __init__(self, usable: int, block: int, host: Host | None = None) -> None:
         self.usable = usable
         self.block = block
+        self.host = host
         self._blank = usable  # free blocks without identity: the front of the free queue
         self._cached = 0  # free blocks in `_queue`
         self._queue: OrderedDict[Extent, None] = OrderedDict()  # free extents, the next to be evicted first
@@ -124,6 +127,21 @@ class BlockCache:
             self._hold(leaf)
         return Lease(ids, leaf, hit)
 
+    def restore(self, lease: Lease, tokens: int) -> int:
+        """Bring back from the host what continues a lease on the start of `tokens` tokens; how many tokens of it.
+
+        At least the last token is left to compute. `admit` has seen to it that the whole fits.
+        """
+        host, start = self.host, lease.sealed
+        if host is None:
+            return 0
+        stop = host.reach(lease.ids, start, min((tokens - 1) // self.block, len(lease.ids)))
+        if stop > start:
+            host.give(lease.ids, start, stop)
+            fits = self.grow(lease, stop * self.block)
+            assert fits
+        return (stop - start) * self.block
+
     def grow(self, lease: Lease, tokens: int) -> bool:
         """Make room for a sequence's first `tokens` tokens and cache the blocks that they fill; False if full."""
         need = -(-tokens // self.block) - lease.blocks
@@ -151,6 +169,13 @@ class BlockCache:
     def overlap(self, ids: Ids, tokens: int) -> int:
         """How many tokens of a prompt of `tokens` tokens are cached."""
         return self._match(ids, min((tokens - 1) // self.block, len(ids)))[1] * self.block
+
+    def hosted(self, ids: Ids, tokens: int, overlap: int) -> int:
+        """How many tokens of a prompt the host has, beyond the `overlap` that is cached on the device."""
+        start = overlap // self.block
+        if self.host is None:
+            return 0
+        return (self.host.reach(ids, start, min((tokens - 1) // self.block, len(ids))) - start) * self.block
 
     def leans_on_growth(self, ids: Ids, tokens: int) -> bool:
         """Whether more of a sequence may yet be cached by a lease that glides."""
@@ -285,6 +310,8 @@ class BlockCache:
             extent = next(iter(self._queue))
             gone = min(count, extent.stop - extent.start)
             extent.stop -= gone
+            if self.host is not None:
+                self.host.keep(extent.ids, extent.stop, extent.stop + gone)
             self._cached -= gone
             count -= gone
             if extent.stop == extent.start:

@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
-from agentload.box.presets import DEFAULT, PRESETS
+from agentload.box.presets import DEFAULT, PRESETS, Preset
+from agentload.box.words import BLOCK
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(gt=0)]
@@ -52,6 +53,19 @@ class Scaling(Struct, frozen=True, forbid_unknown_fields=True):
     cold_start: Seconds = 60.0  # from the decision to the first request: weights read, graphs captured [ours]
 
 
+class Offload(Struct, frozen=True, forbid_unknown_fields=True):
+    """Host memory of a replica as a second, slower tier of its cache (`agentload.box.host`).
+
+    A token of a 70B model in bf16 has 80 KiB on each of four GPUs, which 50 GB/s, what PCIe 5.0 x16 gives, bring back
+    in 1.6 µs; to compute it again takes 37. The step that admits the prompt waits for it, as with a connector that
+    loads within the forward pass.
+    """
+
+    tokens: Annotated[int, Meta(ge=BLOCK)]  # what it holds: 64 GiB are 210,000 tokens at 320 KiB each
+    setup_ms: Seconds = 0.0  # of each prompt of which something is loaded
+    token_us: Seconds = 1.6
+
+
 class Quota(Struct, frozen=True, forbid_unknown_fields=True):
     """What each API key may have in a minute, as OpenAI's limits are; beyond it, 429.
 
@@ -78,7 +92,7 @@ class Faults(Struct, frozen=True, forbid_unknown_fields=True):
 class BoxOptions(Struct, frozen=True, forbid_unknown_fields=True):
     """How the box is built. Sizes are tokens; None takes the preset's."""
 
-    preset: str = DEFAULT
+    preset: str | Preset = DEFAULT  # a name, or the table of one's own
     model: str = "box"
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 0  # 0 takes a free one
@@ -94,6 +108,7 @@ class BoxOptions(Struct, frozen=True, forbid_unknown_fields=True):
     router: Router = "round_robin"
     prefill: Annotated[int, Meta(ge=0, le=4_096)] = 0  # replicas that do nothing but prompts; 0: each does both
     transfer: Transfer = Transfer()
+    offload: Offload | None = None
     failures: tuple[Failure, ...] = ()
     scaling: Scaling | None = None
     queued: Count | None = None  # most requests waiting in the cluster; beyond it, 503
@@ -102,12 +117,25 @@ class BoxOptions(Struct, frozen=True, forbid_unknown_fields=True):
     habits: Habits = Habits()
 
     def __post_init__(self) -> None:
-        if self.preset not in PRESETS:
-            raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {self.preset!r}")
+        if isinstance(self.preset, str) and self.preset not in PRESETS:
+            raise ValueError(f"preset must be one of {', '.join(PRESETS)}, or a table, got {self.preset!r}")
         for failure in self.failures:
             if failure.replica >= self.replicas + self.prefill:
                 raise ValueError(f"failures: there is no replica {failure.replica}; they count from 0")
-        preset = PRESETS[self.preset]
-        seats, step_tokens = self.seats or preset.seats, self.step_tokens or preset.step_tokens
-        if step_tokens < seats:
-            raise ValueError(f"step_tokens must be at least seats, as in vLLM, got {step_tokens} and {seats}")
+        preset = self.scaled()
+        if preset.step_tokens < preset.seats:
+            raise ValueError(
+                f"step_tokens must be at least seats, as in vLLM, got {preset.step_tokens} and {preset.seats}"
+            )
+        if preset.block != BLOCK:
+            raise ValueError(f"preset: block must be {BLOCK}, as the box's prompts are hashed, got {preset.block}")
+
+    def scaled(self) -> Preset:
+        """The preset, with the cache and the batch that these options give it."""
+        preset = PRESETS[self.preset] if isinstance(self.preset, str) else self.preset
+        return structs.replace(
+            preset,
+            kv_tokens=self.kv_tokens or preset.kv_tokens,
+            seats=self.seats or preset.seats,
+            step_tokens=self.step_tokens or preset.step_tokens,
+        )

@@ -13,29 +13,39 @@ aiconfigurator (commit 095f58a), by putting this formula into the scheduling loo
 loop of users, lengths uniform in 0.8–1.0 of nominal, 8,192 tokens a step, 256 seats, no prefix cache. Errors are mean
 absolute percentages of TTFT and TPOT, on the fitted rows and on rows held out (longer outputs). No source gives the
 spread of step times; a lognormal of sigma 0.05 is assumed. `a` and `d` are not separately identified by these rows.
+
+A preset of one's own is a table with the same fields (`[box.preset]` in a spec, or a file for `--preset`): all of them,
+or those that differ from the preset that its `base` names.
 """
 
-from msgspec import Struct
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct, to_builtins
+
+Milliseconds = Annotated[float, Meta(ge=0)]
+Positive = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
+Text = Annotated[str, Meta(min_length=1)]
 
 
 class Preset(Struct, frozen=True, forbid_unknown_fields=True):
     """Parameters of one model on one accelerator. Times are milliseconds, sizes are tokens unless said otherwise."""
 
-    name: str
-    serves: str  # model, precision, accelerator, engine
-    validity: str  # how far it can be trusted
-    base_ms: float  # T0, each step
-    prefill_ms: float  # a, per prefill token
-    decode_ms: float  # b, per decoding request
-    context_ms: float  # c, per token of context read by decoding requests
-    attention_ms: float  # d, per token pair of prefill attention
-    offset_ms: float  # o, per request, before it reaches the queue
-    kv_tokens: int  # what the key-value cache holds
-    step_tokens: int = 8_192  # token budget of a step; vLLM's API server on GPUs of 70 GiB and more
-    seats: int = 256  # most requests running at once, as in the fit
-    block: int = 16  # tokens in a block of the key-value cache
-    context: int = 131_072  # longest prompt and answer together
-    gpus: int = 4
+    name: Text
+    serves: Text  # source: model, precision, accelerator, engine
+    validity: Text  # how far it can be trusted
+    base_ms: Positive  # T0, each step
+    prefill_ms: Milliseconds  # a, per prefill token
+    decode_ms: Milliseconds  # b, per decoding request
+    context_ms: Milliseconds  # c, per token of context read by decoding requests
+    attention_ms: Milliseconds  # d, per token pair of prefill attention
+    offset_ms: Milliseconds  # o, per request, before it reaches the queue
+    kv_tokens: Annotated[int, Meta(ge=1_024)]  # what the key-value cache holds
+    step_tokens: Count = 8_192  # token budget of a step; vLLM's API server on GPUs of 70 GiB and more
+    seats: Count = 256  # most requests running at once, as in the fit
+    block: Count = 16  # tokens in a block of the key-value cache
+    context: Count = 131_072  # longest prompt and answer together
+    gpus: Count = 4
 
     def step_seconds(self, prefill: int, decodes: int, context: int, attention: float) -> float:
         """Seconds of one step, without noise, from P, D, K and A of the module's formula."""
@@ -148,3 +158,20 @@ PRESETS = {preset.name: preset for preset in _ALL}
 """Every preset by name. Left out because they did not fit: 70B on B200, gpt-oss-120b on H100, 8B on H200."""
 
 DEFAULT = "llama-3.1-70b-4xh100"
+
+
+def from_table(table: dict[str, Any]) -> dict[str, Any]:
+    """The whole table of a preset of one's own: its fields over those of its `base`, if it names one.
+
+    ValueError where there is no such base, or where what is based on another does not say what it is itself.
+    """
+    fields = dict(table)
+    if "base" not in fields:
+        return fields
+    base = fields.pop("base")
+    if base not in PRESETS:
+        raise ValueError(f"preset: base must be one of {', '.join(PRESETS)}, got {base!r}")
+    silent = [name for name in ("name", "validity") if not fields.get(name)]
+    if silent:
+        raise ValueError(f"preset: {' and '.join(silent)} cannot be those of {base}; say your own")
+    return to_builtins(PRESETS[base]) | fields  # type: ignore[no-any-return]  # a struct's builtins are a dict

@@ -28,6 +28,11 @@ class Lag:
         self.worst = max(self.worst, seconds)
         self.behind += seconds > BEHIND
 
+    @property
+    def too_much(self) -> bool:
+        """Whether it is this machine that is measured and not the model: one step in a hundred was written late."""
+        return self.behind > 0.01 * max(100, self.steps)
+
 
 class Driver:
     """Drives a cluster on the running event loop.

@@ -33,6 +33,7 @@ class Request:
         "preempted",
         "prompt",
         "replica",
+        "restored",
         "seat",
         "state",
         "tag",
@@ -48,7 +49,8 @@ class Request:
         self.arrival = 0.0  # seconds, when it reached the queue
         self.admitted = 0.0  # seconds, when its first step began
         self.replica = 0  # number of the one that answers it
-        self.cached = -1  # prompt tokens found in the cache when it was first admitted
+        self.cached = -1  # prompt tokens found in the cache when it was first admitted, the host's among them
+        self.restored = 0  # of those, the ones that were brought back from the host
         self.computed = 0  # tokens whose keys and values are in the cache, or will be when the step ends; decode apart
         self.generated = 0  # tokens, as of the last time that `finish` named it
         self.hidden = False  # its tokens are not for the client: the first leg of one that is answered elsewhere
@@ -67,7 +69,9 @@ class Request:
 class Step:
     """One iteration, or several alike in a row: who takes part, and when each ends (seconds)."""
 
-    __slots__ = ("attention", "context", "decodes", "end", "ends", "joined", "prefill", "seconds", "start")
+    __slots__ = (
+        "attention", "context", "decodes", "end", "ends", "joined", "loads", "prefill", "restored", "seconds", "start",
+    )  # fmt: skip
 
     def __init__(self, start: float) -> None:
         self.start = start
@@ -78,6 +82,8 @@ class Step:
         self.decodes = 0  # D: requests that decode
         self.context = 0  # K: tokens of context they read, in the first iteration; each later one reads D more
         self.attention = 0.0  # A: sum over chunks of n·(context before + n/2)
+        self.restored = 0  # tokens brought back from the host, for so many prompts:
+        self.loads = 0
         self.joined: list[Request] = []  # had tokens of their prompt computed
 
     def cut(self, count: int) -> None:
@@ -97,13 +103,19 @@ class Step:
 class Counts:
     """What an engine counts over its life, as vLLM's /metrics does: tokens unless said otherwise."""
 
-    __slots__ = ("cached", "generated", "hits", "preemptions", "prompt", "queries", "steps")
+    __slots__ = (
+        "cached", "generated", "hits", "host_hits", "host_queries", "preemptions", "prompt", "queries", "restored",
+        "steps",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.prompt = 0  # of requests that got their first token
         self.cached = 0  # of `prompt`
+        self.restored = 0  # of `cached`, those that came from the host
         self.generated = 0
         self.queries = 0  # looked up in the prefix cache, when first admitted
         self.hits = 0  # of `queries`
+        self.host_queries = 0  # looked up in the host's memory: what was not among the hits, where there is a host
+        self.host_hits = 0  # of those
         self.preemptions = 0  # times
         self.steps = 0  # iterations

@@ -17,8 +17,9 @@ THRESHOLD = 0.3
 ABSOLUTE, RELATIVE = 64, 1.5
 """SMG, the SGLang gateway (docs/getting-started/load-balancing.md): share of a prompt that must match, and what is
 unbalanced: most − least outstanding > ABSOLUTE and most > RELATIVE · least."""
-CREDIT = 1.0
-"""Dynamo, lib/kv-router/src/scheduling/selector.rs at 01690d4: what a cached block is worth."""
+CREDIT, HOST_CREDIT = 1.0, 0.75
+"""Dynamo, lib/kv-router/src/scheduling/selector.rs at 01690d4: what a cached block is worth, on the device and (its
+documentation of v1.3.0) in the host's memory."""
 
 
 class Candidate(Protocol):
@@ -85,7 +86,8 @@ def kv_cost(request: Request, up: Sequence[Candidate]) -> int:
 
     def cost(replica: Candidate) -> float:
         cache = replica.cache
-        match = CREDIT * cache.overlap(request.ids, request.prompt)
+        overlap = cache.overlap(request.ids, request.prompt)
+        match = CREDIT * overlap + HOST_CREDIT * cache.hosted(request.ids, request.prompt, overlap)
         return (max(0.0, replica.filling + request.prompt - match)) / cache.block + cache.held
 
     costs = [cost(replica) for replica in up]

@@ -8,6 +8,7 @@ and ends with SIGTERM or SIGINT, or when its stdin closes, as it does when the p
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -21,10 +22,22 @@ from types import TracebackType
 import msgspec
 
 from agentload.box.options import BoxOptions
+from agentload.box.replica import BEHIND, Lag
+
+LOOK = 5.0
+"""Seconds between two looks at whether the machine keeps up."""
 
 
-async def serve(options: BoxOptions, ready: Callable[[str], None], stop: asyncio.Event) -> None:
+def silent(line: str) -> None:
+    """Say nothing."""
+
+
+async def serve(
+    options: BoxOptions, ready: Callable[[str], None], stop: asyncio.Event, say: Callable[[str], None] = silent
+) -> None:
     """Serve until `stop` is set; `ready` is called with the URL (ending in /v1) when requests are taken.
+
+    `say` is called with a line whenever tokens were written too late for the model's times to be believed.
 
     Raises OSError where the address or the log file cannot be had.
     """
@@ -46,13 +59,28 @@ async def serve(options: BoxOptions, ready: Callable[[str], None], stop: asyncio
             await site.start()
             host, port = runner.addresses[0][:2]
             ready(f"http://{f'[{host}]' if ':' in host else host}:{port}/v1")
-            await stop.wait()
+            await watch(face.driver.lag, stop, say)
         finally:
             await runner.cleanup()
             face.driver.close()
 
 
-def serve_until_signal(options: BoxOptions, ready: Callable[[str], None], *, watch_stdin: bool = False) -> None:
+async def watch(lag: Lag, stop: asyncio.Event, say: Callable[[str], None], every: float = LOOK) -> None:
+    """Wait for `stop`, and say so whenever more than a step in a hundred was written late since the last look."""
+    steps = behind = 0
+    while not stop.is_set():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), every)
+        steps, behind, old_steps, old_behind = lag.steps, lag.behind, steps, behind
+        late, of = behind - old_behind, steps - old_steps
+        if late > 0.01 * max(100, of):
+            say(f"falling behind: {late:,} of the last {of:,} steps were written more than {1e3 * BEHIND:g} ms after "
+                "their time; what is measured now is this machine, not the model")  # fmt: skip
+
+
+def serve_until_signal(
+    options: BoxOptions, ready: Callable[[str], None], say: Callable[[str], None] = silent, *, watch_stdin: bool = False
+) -> None:
     """Serve on a loop of its own until SIGTERM or SIGINT, or, if asked, until stdin closes."""
     import uvloop
 
@@ -68,7 +96,7 @@ def serve_until_signal(options: BoxOptions, ready: Callable[[str], None], *, wat
                     stop.set()
 
             loop.add_reader(0, read)
-        await serve(options, ready, stop)
+        await serve(options, ready, stop, say)
 
     uvloop.run(main())
 
