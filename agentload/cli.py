@@ -87,6 +87,9 @@ Slo = Annotated[
 ]
 Junit = Annotated[Path | None, typer.Option(help="Write what came of the promises there, as JUnit XML.")]
 Markdown = Annotated[Path | None, typer.Option(help="Write it there as Markdown, for a pull request's comment.")]
+MetricsUrl = Annotated[
+    list[str] | None, typer.Option(help="A /metrics page to read once a second, beside the endpoint's own; repeat.")
+]
 Out = Annotated[Path, typer.Option(help="Where run folders go.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No live view, no summary.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
@@ -139,6 +142,7 @@ def run(
     slo: Slo = None,
     junit: Junit = None,
     markdown: Markdown = None,
+    metrics_url: MetricsUrl = None,
     out: Out = RUNS,
     workers: Annotated[int, typer.Option(help="Share the run among this many processes on this machine.")] = 0,
     master: Annotated[bool, typer.Option("--master", help="Wait for workers on other machines.")] = False,

@@ -24,6 +24,10 @@ FIXED_FLAGS = {"input_tokens": "task_tokens", "output_tokens": "output_tokens", 
 PLAIN_FLAGS = ("mode", "duration", "drain", "sessions", "seed", "scale", "longest_wait", "warmup")
 ENDPOINT_FLAGS = ("url", "model", "api", "api_key_env", "ca_file", "client", "session_header")
 PROFILE_FLAGS = ("profile", "agents", "rate")
+TELEMETRY_FLAGS = {
+    "metrics_url": "metrics_urls", "metrics_port": "metrics_port", "metrics_host": "metrics_host",
+    "otlp_endpoint": "otlp_endpoint", "trace_sample": "sample",
+}  # fmt: skip
 
 
 class Files(NamedTuple):
@@ -73,6 +77,8 @@ def overlaid(plain: dict[str, Any], given: dict[str, Any], source: str) -> Spec:
             plain["slo"] = parse_all(given["slo"])
         except ValueError as error:
             raise BadInput(str(error)) from None
+    telemetry = {field: given[name] for name, field in TELEMETRY_FLAGS.items() if name in given}
+    plain["telemetry"] = plain.get("telemetry", {}) | telemetry
     limits = {"tokens": given.get("max_tokens"), "error_rate": given.get("max_error_rate")}
     plain["limits"] = plain.get("limits", {}) | {name: limit for name, limit in limits.items() if limit is not None}
     return specs.decode(plain, source)

@@ -1,10 +1,13 @@
 """One small HTTP request, for what is asked of an endpoint outside a run: its models, its metrics, what it can do."""
 
+import contextlib
 import json
+import ssl
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from http.client import HTTPException
 from typing import Any, NamedTuple
 
@@ -63,26 +66,40 @@ def fetch(endpoint: Endpoint, url: str, body: dict[str, Any] | None = None, limi
     Any answer is a Page, an error's too. Raises OSError (TimeoutError among them) where there is none, ValueError for a
     URL of another scheme.
     """
+    data = None if body is None else json.dumps(body).encode()
+    end = time.monotonic() + limit
+    tls = trusted(endpoint) if url.startswith("https://") else None
+    with answered(url, headers(endpoint), tls, limit, data) as answer:
+        found = bytearray()
+        while piece := answer.read1(1 << 16):
+            found += piece
+            if len(found) > MAX_PAGE or time.monotonic() > end:
+                break
+        names = {name.lower(): value for name, value in answer.headers.items()}
+        return Page(answer.status, names, bytes(found))
+
+
+@contextlib.contextmanager
+def answered(
+    url: str, headers: dict[str, str], tls: ssl.SSLContext | None, limit: float, data: bytes | None = None
+) -> Iterator[Any]:
+    """An answer to GET, or to POST where there are data, as it begins: whatever its status, its body not yet read.
+
+    No silence lasts longer than `limit` seconds. Raises OSError (TimeoutError among them) where there is no answer, or
+    where it breaks while it is read, ValueError for a URL of another scheme.
+    """
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"url must begin with http:// or https://, got {url!r}")
     handlers: list[urllib.request.BaseHandler] = [SameOrigin()]
-    if url.startswith("https://"):
-        handlers.append(urllib.request.HTTPSHandler(context=trusted(endpoint)))
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, headers(endpoint))  # noqa: S310  # the scheme is checked above
-    end = time.monotonic() + limit
+    if tls is not None:
+        handlers.append(urllib.request.HTTPSHandler(context=tls))
     try:
         try:
+            request = urllib.request.Request(url, data, headers)  # noqa: S310  # the scheme is checked above
             answer = urllib.request.build_opener(*handlers).open(request, timeout=limit)
         except urllib.error.HTTPError as error:
             answer = error
         with answer:
-            found = bytearray()
-            while piece := answer.read1(1 << 16):
-                found += piece
-                if len(found) > MAX_PAGE or time.monotonic() > end:
-                    break
-            names = {name.lower(): value for name, value in answer.headers.items()}
-            return Page(answer.status, names, bytes(found))
+            yield answer
     except HTTPException as error:
         raise OSError(f"not an HTTP answer: {error!r}") from None

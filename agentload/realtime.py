@@ -26,6 +26,7 @@ from agentload.recorded import recorded
 from agentload.screen import Watch
 from agentload.session import Clock, World, run_agent
 from agentload.spec import Spec, Traced, encode
+from agentload.telemetry.scrape import Scraper, pages
 from collectors.records import Call, Session, Tool
 from collectors.store import Store, write_header
 from loadprofiles import slots
@@ -215,24 +216,26 @@ HEAD_START = 0.05
 async def run(spec: Spec, out: Path, watch: Watch) -> tuple[Path, str]:
     """Everything a run does against an endpoint that exists; returns its folder, all but the report in it, and why
     the run ended."""
-    prepared, asked = await prepare(spec, out)
-    folder = make_folder(prepared.spec, out)
-    store = Store(folder)
-    for call in asked:
-        store.emit(structs.replace(call, itl=None))
-    store.flush()  # pyarrow is imported here, before the clock starts
-    header, plan = describe(prepared), prepared.plan()
-    with collected_rarely():
-        return folder, await timed(prepared, plan, folder, store, header, watch)
+    with Scraper(pages(spec)) as scraper:  # before anything is asked, so that counters and ledger begin together
+        prepared, asked = await prepare(spec, out)
+        folder = make_folder(prepared.spec, out)
+        store = Store(folder)
+        for call in asked:
+            store.emit(structs.replace(call, itl=None))
+        store.flush()  # pyarrow is imported here, before the clock starts
+        header, plan = describe(prepared), prepared.plan()
+        with collected_rarely():
+            return folder, await timed(prepared, plan, folder, store, header, watch, scraper)
 
 
 async def timed(
-    prepared: Prepared, plan: Plan, folder: Path, store: Store, header: dict[str, Any], watch: Watch
+    prepared: Prepared, plan: Plan, folder: Path, store: Store, header: dict[str, Any], watch: Watch, scraper: Scraper
 ) -> str:
     """The part of a run that has a clock, from its head start to the closed records; returns why it ended."""
     spec, clock = prepared.spec, Clock(time.perf_counter() + HEAD_START)
     header |= {"clock_anchor": clock.anchor()}
     write_header(folder, header)
+    scraper.begin(store.emit, clock.epoch)
 
     def emit(record: Call | Tool | Session) -> None:
         watch.emit(record)
@@ -244,14 +247,15 @@ async def timed(
     world = World(lanes.of, clock, emit, spec.seed, spec.max_agents_per_session)
     try:
         health = await perform(spec, plan, world, watch, store.flush)
+        duration = clock.now()
     finally:
-        await lanes.close()
-        store.close()
-    write_header(
-        folder,
-        header
-        | {"clock_anchor": clock.anchor(), "duration": clock.now(), "health": health, "itl": watch.itl.summary()},
-    )
+        try:
+            await lanes.close()
+            await asyncio.to_thread(scraper.settle)
+        finally:
+            store.close()
+    header |= {"clock_anchor": clock.anchor(), "duration": duration, "health": health, "itl": watch.itl.summary()}
+    write_header(folder, header | {"pages": scraper.describe()})
     return str(health["stop_reason"])
 
 

@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 from agentload.box.options import BoxOptions
 from agentload.box.presets import from_table as preset_from
 from agentload.errors import BadInput
+from agentload.telemetry.options import Telemetry
 from agents.archetypes import ARCHETYPES, Archetype
 from agents.draws import NonNegative, Positive, Share
 from agents.endpoint import Endpoint
@@ -139,6 +140,7 @@ class Spec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     box: BoxOptions = BoxOptions()
     retry: Retry = Retry()
     limits: Limits = Limits()
+    telemetry: Telemetry = Telemetry()
     slo: dict[str, Any] = {}  # promises, as in { ttft_p95 = 2.0 }, or tables of them: tiers
     gpus: Positive | None = None  # what the endpoint runs on; capacity is also given per each
     power_kw: Positive | None = None  # of the whole cluster under load

@@ -13,14 +13,14 @@ import numpy as np
 from msgspec.structs import fields
 from numpy.typing import NDArray
 
-from collectors.records import Call, Session, Tool
+from collectors.records import Call, Sample, Session, Tool
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Array: TypeAlias = NDArray[Any]
-TABLES: dict[str, type[msgspec.Struct]] = {"calls": Call, "tools": Tool, "sessions": Session}
-"""The files of a run folder and the record each holds. `sessions` is last: it can be rebuilt from the other two."""
+TABLES: dict[str, type[msgspec.Struct]] = {"calls": Call, "tools": Tool, "sessions": Session, "server": Sample}
+"""The files of a run folder and the record each holds."""
 
 
 class Ragged(NamedTuple):
@@ -75,6 +75,7 @@ class Run(NamedTuple):
     calls: Columns
     tools: Columns
     sessions: Columns
+    server: Columns  # empty where no server said anything
 
 
 def load_run(folder: Path | str) -> Run:

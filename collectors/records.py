@@ -108,3 +108,14 @@ class Session(Struct, frozen=True, gc=False):
     worker: str = ""
     error: str = ""
     refused: int = 0  # sub-agents that it asked for and the session's limit on agents did not let it start
+
+
+class Sample(Struct, frozen=True, gc=False):
+    """One figure that a server said of itself on its `/metrics` page, in the words of `collectors.vocabulary`."""
+
+    time: float  # when the page was asked for; before 0 what was read before the run began
+    target: str  # URL of the page, without user, password and query
+    server: str  # who speaks: "vllm", "sglang", "dcgm", …; "" for what agentload itself says of the page (`up`)
+    series: str  # what tells replicas and GPUs of one page apart, as in `engine=0`; "" where nothing does
+    name: str
+    value: float

@@ -16,7 +16,7 @@ import msgspec
 from msgspec.structs import astuple, fields
 
 from collectors.load import TABLES, Columns, read_batches, read_table, to_columns
-from collectors.records import CALIBRATION, Call, Session, Tool
+from collectors.records import CALIBRATION, Call, Sample, Session, Tool
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,8 +47,8 @@ class Store:
         if self._held is None:
             raise BlockingIOError(f"{self.folder} is being written by another run; name another folder")
 
-    def emit(self, record: Call | Tool | Session) -> None:
-        """Take one record; it is on disk after the next `flush`."""
+    def emit(self, record: Call | Tool | Session | Sample) -> None:
+        """Take one record, from any thread; it is on disk after the next `flush`."""
         self._gathered[type(record)].append(record)
 
     def flush(self) -> None:
@@ -113,10 +113,11 @@ def recover(folder: Path | str) -> bool:
     held = _hold(folder)
     if held is None:
         return False
-    for name in ("calls", "tools"):
+    for name in ("calls", "tools", "server"):
         if (stream := folder / f"{name}.arrows").exists():
             _write_parquet(folder, name, read_batches(stream))
-    calls, tools, sessions = (to_columns(read_table(folder, name), kind) for name, kind in TABLES.items())
+    kinds: dict[str, type[msgspec.Struct]] = {"calls": Call, "tools": Tool, "sessions": Session}
+    calls, tools, sessions = (to_columns(read_table(folder, name), kind) for name, kind in kinds.items())
     missing = to_batch(list(unfinished(calls, tools, sessions)), Session)
     _write_parquet(folder, "sessions", [*read_table(folder, "sessions").to_batches(), missing])
     os.close(held)

@@ -46,11 +46,11 @@ def test_every_field_of_every_record_comes_back_from_a_finished_run(tmp_path: Pa
     assert [len(c.itl or ()) for c in records if isinstance(c, Call)] == run.calls.itl.sizes.tolist()
 
 
-def test_a_finished_run_is_three_parquet_files_that_name_their_schema(tmp_path: Path) -> None:
+def test_a_finished_run_is_four_parquet_files_that_name_their_schema(tmp_path: Path) -> None:
     filled(tmp_path / "run", [a_call()]).close()
 
     names = sorted(path.name for path in (tmp_path / "run").iterdir())
-    assert names == ["calls.parquet", "sessions.parquet", "tools.parquet"]
+    assert names == ["calls.parquet", "server.parquet", "sessions.parquet", "tools.parquet"]
     assert pq.read_schema(tmp_path / "run" / "calls.parquet").metadata[b"agentload_schema"] == b"1"
 
 

@@ -80,7 +80,8 @@ def test_a_run_of_nothing_but_a_count_starts_its_own_box_and_leaves_a_whole_fold
     (folder,) = tmp_path.iterdir()
 
     assert {file.name for file in folder.iterdir()} == {
-        "run.json", "calls.parquet", "tools.parquet", "sessions.parquet", "summary.json", "report.html"}  # fmt: skip
+        "run.json", "calls.parquet", "tools.parquet", "sessions.parquet", "server.parquet", "summary.json",
+        "report.html"}  # fmt: skip
     roots = result.sessions.agent == ""
     assert sorted(result.sessions.session[roots].tolist()) == list(range(6))
     assert set(result.sessions.outcome.tolist()) == {"done"}

@@ -21,6 +21,7 @@ from agentload.prepare import prepare
 from agentload.realtime import describe, make_folder
 from agentload.screen import Watch, shown
 from agentload.spec import Spec
+from agentload.telemetry.scrape import Scraper, pages
 from collectors.store import Store, write_header
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def run_fleet(spec: Spec, out: Path, options: Fleet, console: "Console | None" =
     """The run; returns its folder, all but the report in it, and the exit code."""
     logging.getLogger("locust").setLevel(logging.ERROR)
     environment, runner = bind(options)
-    with local_workers(options, runner.server.port) as processes:
+    with local_workers(options, runner.server.port) as processes, Scraper(pages(spec)) as scraper:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
             prepared, asked = loop.run(prepare(spec, out))
         folder = make_folder(prepared.spec, out)
@@ -72,18 +73,20 @@ def run_fleet(spec: Spec, out: Path, options: Fleet, console: "Console | None" =
         count = options.workers + options.expect_workers
         master = Master(runner, prepared, folder, store, watch, died, count, spool=not options.expect_workers)
         try:
-            health = drive(master, environment, options, console)
+            health = drive(master, environment, options, scraper, console)
         finally:
             runner.quit()
             store.close()
             with contextlib.suppress(OSError):  # not there, or not empty: a lost worker's records stay
                 (folder / "workers").rmdir()
     header = describe(prepared) | {"clock_anchor": master.clock.anchor(), "duration": master.latest}
-    write_header(folder, header | {"health": health, "itl": master.itl()})
+    write_header(folder, header | {"health": health, "itl": master.itl(), "pages": scraper.describe()})
     return folder, {"interrupted": 130, "max_error_rate": 1, "workers_lost": 1}.get(health["stop_reason"], 0)
 
 
-def drive(master: Master, environment: "Environment", options: Fleet, console: "Console | None") -> dict[str, Any]:
+def drive(
+    master: Master, environment: "Environment", options: Fleet, scraper: Scraper, console: "Console | None"
+) -> dict[str, Any]:
     """The run from its workers' arrival to their farewell; returns its health."""
     import gevent
 
@@ -97,6 +100,7 @@ def drive(master: Master, environment: "Environment", options: Fleet, console: "
                 print(f"agentload: waiting at {where} for {options.expect_workers} workers", file=sys.stderr)  # noqa: T201
             master.gather(None if options.expect_workers else COME_UP)
             master.begin()
+            scraper.begin(master.store.emit, master.clock.epoch)
             environment.events.test_stopping.add_listener(lambda **_: master.end("workers_lost"))  # Locust sees none
             master.runner.update_state("running")
             header = describe(master.prepared) | {"clock_anchor": master.clock.anchor()}
@@ -104,6 +108,7 @@ def drive(master: Master, environment: "Environment", options: Fleet, console: "
             with shown(master.watch, f"{master.count} workers against {spec.endpoint.url}", spec.duration, console):
                 master.drive()
             master.finish()
+        scraper.settle()
         master.mend()
     finally:
         for handler in handlers:
