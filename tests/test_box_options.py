@@ -21,7 +21,7 @@ from agentload.box.replica import Lag
 from agentload.box.serve import watch
 from agentload.errors import BadInput
 from agentload.serving import options_from
-from agentload.simulate import simulate
+from agentload.simulation import simulate
 from collectors.load import load_run
 from collectors.report import write_report
 
