@@ -49,10 +49,12 @@ class Ran(NamedTuple):
 
 
 @contextlib.contextmanager
-def running(url: str, flags: list[str], spec: str = "") -> Iterator[tuple[subprocess.Popen[bytes], Path, float]]:
+def running(
+    url: str, flags: list[str], spec: str = "", model: str = "null"
+) -> Iterator[tuple[subprocess.Popen[bytes], Path, float]]:
     """An `agentload run` under way, the folder its run folder is in, and when it was launched."""
     with tempfile.TemporaryDirectory() as out:
-        command = [*COMMAND, "run", "--url", url, "--model", "null", "--quiet", "--out", out, *flags]
+        command = [*COMMAND, "run", "--url", url, "--model", model, "--quiet", "--out", out, *flags]
         if spec:
             path = Path(out) / "spec.toml"
             path.write_text(spec)
@@ -67,9 +69,9 @@ def running(url: str, flags: list[str], spec: str = "") -> Iterator[tuple[subpro
                 process.wait()
 
 
-def run(url: str, *flags: str, spec: str = "") -> Ran:
+def run(url: str, *flags: str, spec: str = "", model: str = "null") -> Ran:
     """Run it to its end. Raises RuntimeError where it fails."""
-    with running(url, list(flags), spec) as (process, out, launched):
+    with running(url, list(flags), spec, model) as (process, out, launched):
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
