@@ -46,7 +46,7 @@ class Actor:
         self.tenant = tenant
         self.parent = parent
         self.number = number  # among its parent's sub-agents
-        self.after: Callable[[], None] | None = None  # what follows when it has ended
+        self.after: Callable[[Outcome], None] | None = None  # what follows when it has ended
         self.family: list[int] = [0] if parent is None else parent.family  # [how many agents its session has had]
         self.children: list[Actor | Outcome] = []  # an outcome once it has ended, so that no cycle is left behind
         self.running = 0  # of them

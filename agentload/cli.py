@@ -66,6 +66,9 @@ CaFile = Annotated[str | None, typer.Option(help="PEM file of the authorities to
 SessionHeader = Annotated[str | None, typer.Option(help="Header to carry the session, for session-affine routers.")]
 ClientName = Annotated[str | None, typer.Option(help="wire (fast, our own) or sdk (the stock openai client).")]
 Archetypes = Annotated[list[str] | None, typer.Option(help="NAME or NAME=WEIGHT; repeat for a mix.")]
+OwnAgents = Annotated[
+    list[str] | None, typer.Option(help="FILE.py:FUNCTION, an agent of your own, or …=WEIGHT; repeat for a mix.")
+]
 Mode = Annotated[str | None, typer.Option(help="sized (lengths are drawn) or live (the model decides).")]
 Agents = Annotated[int | None, typer.Option(help="Closed loop: hold this many agents.")]
 Rate = Annotated[float | None, typer.Option(help="Open loop: sessions per second.")]
@@ -123,6 +126,7 @@ def run(
     session_header: SessionHeader = None,
     client: ClientName = None,
     archetype: Archetypes = None,
+    agent: OwnAgents = None,
     mode: Mode = None,
     agents: Agents = None,
     rate: Rate = None,
@@ -473,6 +477,7 @@ def profile(
 def simulate(
     spec: SpecFile = None,
     archetype: Archetypes = None,
+    agent: OwnAgents = None,
     mode: Mode = None,
     agents: Agents = None,
     rate: Rate = None,

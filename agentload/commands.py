@@ -54,7 +54,7 @@ def resolve(path: Path | None, flags: dict[str, Any]) -> Spec:
     given = {name: value for name, value in flags.items() if value not in (None, [])}
     if any(name in given for name in FIXED_FLAGS):
         given.setdefault("archetype", ["fixed"])
-    if path is None and given.get("archetype"):  # the default's small sizes belong to the default's population
+    if path is None and named(given):  # the default's small sizes belong to the default's population
         plain = {key: plain[key] for key in ("duration", "drain", "profile")}
     if "sessions" in given and "duration" not in given and path is None:
         del plain["duration"]
@@ -68,8 +68,8 @@ def overlaid(plain: dict[str, Any], given: dict[str, Any], source: str) -> Spec:
     if any(name in given for name in FIXED_FLAGS):
         fixed = plain.setdefault("archetypes", {}).setdefault("fixed", {})
         fixed |= {field: given[name] for name, field in FIXED_FLAGS.items() if name in given}
-    if given.get("archetype"):
-        plain["population"] = [group(text) for text in given["archetype"]]
+    if named(given):
+        plain["population"] = [group(text) for text in named(given)]
     if any(name in given for name in PROFILE_FLAGS):
         plain["profile"] = shape(given, plain.get("duration"))
     if given.get("slo"):
@@ -82,6 +82,11 @@ def overlaid(plain: dict[str, Any], given: dict[str, Any], source: str) -> Spec:
     limits = {"tokens": given.get("max_tokens"), "error_rate": given.get("max_error_rate")}
     plain["limits"] = plain.get("limits", {}) | {name: limit for name, limit in limits.items() if limit is not None}
     return specs.decode(plain, source)
+
+
+def named(given: dict[str, Any]) -> list[str]:
+    """Who is in the population, by flags: archetypes, and agents of the user's own."""
+    return [*given.get("archetype", []), *given.get("agent", [])]
 
 
 def group(text: str) -> dict[str, Any]:
@@ -273,7 +278,7 @@ def print_expected(spec: Spec) -> None:
     lines = ["# This is a spec; nothing was sent."]
     figures = expect(spec, Room(spec.endpoint.context_length or (NO_LIMIT if spec.endpoint.url else 131_072)))
     if figures is None:
-        lines.append("# Live chains: the model decides how many calls and tokens there will be.")
+        lines.append("# The model, or code of your own, decides how many calls and tokens there will be.")
     else:
         lines += [f"# expected {name.replace('_', ' ')}: about {value:,.0f}" for name, value in figures.items()]
     print("\n".join(lines), specs.encode(spec), sep="\n\n", end="")  # noqa: T201

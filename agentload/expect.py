@@ -14,8 +14,8 @@ SESSIONS = 200
 
 
 def expect(spec: Spec, room: Room) -> dict[str, float] | None:
-    """Sessions, calls and tokens of a run; None for live chains, where the model decides."""
-    if spec.mode == "live":
+    """Sessions, calls and tokens of a run; None where the model decides (live chains), or the user's own code."""
+    if spec.mode == "live" or spec.own_agents():
         return None
     plan = Plan(spec, room, salt=0)
     if isinstance(spec.profile, Traced):

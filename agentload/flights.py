@@ -126,7 +126,7 @@ class Sizes:
 
 
 class Texts:
-    """Answers live chains: text, tools and all."""
+    """Answers live chains, and agents of the user's own: text, tools and all."""
 
     def __init__(self, spec: Spec, encoder: Encoder, context: int) -> None:
         self.options, self.encoder, self.context = spec.box, encoder, context
@@ -160,9 +160,14 @@ class Texts:
         return reply, call.argument_tokens
 
 
+def needs_text(spec: Spec) -> bool:
+    """Whether it matters what the model says: to live chains, and to agents of the user's own."""
+    return spec.mode == "live" or bool(spec.own_agents())
+
+
 def model_of(spec: Spec, context: int, encoder: Encoder) -> Model:
     """Who answers the calls of a spec."""
-    if spec.mode == "live":
+    if needs_text(spec):
         return Texts(spec, encoder, context)
     seed = spec.endpoint.sampling.get("seed")
     return Sizes(spec.box, spec.box.seed if seed is None else int(seed), context)

@@ -12,6 +12,7 @@ from agentload.rehearse import mid_session
 from agentload.spec import REPLAY, Spec, Traced
 from agents.chain import Agent
 from agents.live import live
+from agents.own import own
 from agents.replay import Way
 from agents.sized import Room, sized
 from agents.tools import Toolbox
@@ -22,9 +23,9 @@ class Plan:
 
     def __init__(self, spec: Spec, room: Room, salt: int) -> None:
         self.spec, self.room, self.salt = spec, room, salt
-        self.kinds = spec.kinds()
+        self.kinds, self.own = spec.kinds(), spec.own_agents()
         self.order = interleave(spec.shares())
-        self.mixed = bool(spec.named())  # archetypes beside a replayed trace
+        self.mixed = any(name != REPLAY for _, name in spec.shares())  # others beside a replayed trace
         self.trace = recorded(spec) if spec.replay else None
         self.toolboxes = {name: Toolbox(self.kinds[name]) for name in self.kinds} if spec.mode == "live" else {}
 
@@ -68,6 +69,8 @@ class Plan:
 
     def make(self, name: str, rng: np.random.Generator, depth: int | None = None) -> Agent:
         """A root agent, or one that may start sub-agents to that depth."""
+        if name in self.own:
+            return own(name, self.own[name], rng)
         kind = self.kinds[name]
         depth = kind.depth if depth is None else depth
         if self.spec.mode == "live":

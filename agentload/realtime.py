@@ -24,9 +24,10 @@ from agentload.plan import Plan
 from agentload.prepare import Prepared, prepare
 from agentload.recorded import recorded
 from agentload.screen import Watch
-from agentload.session import Clock, World, run_agent
+from agentload.session import BREATH, Clock, World, run_agent
 from agentload.spec import Spec, Traced, encode
 from agentload.telemetry.scrape import Scraper, pages
+from agents.own import called
 from collectors.records import Call, Session, Tool
 from collectors.store import Store, write_header
 from loadprofiles import slots
@@ -57,12 +58,14 @@ async def start_sessions(spec: Spec, plan: Plan, world: World, share: Share) -> 
         due = max(start, world.clock.now()) if share.begun else start
         while (spec.sessions is None or number < spec.sessions) and due < min(stop, duration) and not world.ending:
             world.started += 1
-            leave = stop - world.clock.now() if spec.leaving == "cancel" and stop < duration else None
+            begun = world.clock.now()
             try:
-                async with asyncio.timeout(leave):
-                    await run_agent(plan.agent(number, seat), number, "", due, world)
+                async with asyncio.timeout(stop - begun if spec.leaving == "cancel" and stop < duration else None):
+                    outcome = await run_agent(plan.agent(number, seat), number, "", due, world)
             except TimeoutError:
                 return  # it has left
+            idle = outcome.status == "broken" or world.clock.now() - begun < 1e-4
+            await (world.sleep_until(world.clock.now() + BREATH) if idle else asyncio.sleep(0))
             number, due = number + seats, world.clock.now()
 
     async def arrive() -> None:
@@ -271,7 +274,7 @@ def machine_seconds() -> tuple[float, float]:
 def make_folder(spec: Spec, out: Path) -> Path:
     """A new folder for the records, named by its start."""
     started = datetime.datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
-    name = spec.name or "-".join(dict.fromkeys(group.archetype for group in spec.population))
+    name = spec.name or "-".join(dict.fromkeys(called(group.archetype) for group in spec.population))
     for suffix in ("", *(f"-{n}" for n in range(2, 100))):
         folder = out / f"{started}-{name[:60]}{suffix}"
         try:

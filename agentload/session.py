@@ -25,6 +25,11 @@ RETRYABLE = {"http_408", "http_409", "http_429", "connect_failed", "reset", "tim
 """What the openai SDK retries, 5xx apart. Time-outs after the request was sent are not: the server may be at work."""
 
 
+BREATH = 1.0
+"""Seconds before a place in the population is taken again after an agent whose own code failed, or that did nothing
+that takes time: it would be started for ever in one instant."""
+
+
 class Clock:
     """The run clock: seconds since the run began, monotonic."""
 
@@ -146,7 +151,7 @@ class Tally:
             wait_seconds=self.wait,
             join_seconds=self.join,
             tenant=self.tenant,
-            error=self.error,
+            error=outcome.error or self.error,
             refused=self.refused,
         )
 

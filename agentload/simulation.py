@@ -17,7 +17,7 @@ from msgspec import structs
 
 from agentload.box.cluster import Cluster
 from agentload.errors import BadInput
-from agentload.flights import model_of
+from agentload.flights import model_of, needs_text
 from agentload.plan import check_room
 from agentload.prepare import Prepared, check_folder
 from agentload.realtime import describe, make_folder
@@ -107,4 +107,4 @@ def check(spec: Spec) -> None:
 def wants_each(spec: Spec) -> bool:
     """Whether every token matters by itself, and not only the first and the last of a call."""
     faults = spec.box.faults
-    return spec.mode == "live" or spec.itl or faults.reset + faults.stall + faults.broken > 0
+    return needs_text(spec) or spec.itl or faults.reset + faults.stall + faults.broken > 0

@@ -4,6 +4,7 @@ import difflib
 import math
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NoReturn
 
@@ -16,8 +17,11 @@ from agentload.box.presets import from_table as preset_from
 from agentload.errors import BadInput
 from agentload.telemetry.options import Telemetry
 from agents.archetypes import ARCHETYPES, Archetype
+from agents.chain import Chain
 from agents.draws import NonNegative, Positive, Share
 from agents.endpoint import Endpoint
+from agents.own import MARK
+from agents.own import load as load_own
 from agents.replay import Pace
 from agents.request import headers, refuse
 from collectors.slo import Tier, from_table
@@ -29,7 +33,7 @@ Count = Annotated[int, Meta(ge=1)]
 class Group(Struct, frozen=True, forbid_unknown_fields=True):
     """A share of the population: of the agents in a closed loop, of the sessions in an open one."""
 
-    archetype: str
+    archetype: str  # or an agent of one's own: file.py:function
     weight: Positive = 1.0
 
 
@@ -217,8 +221,17 @@ class Spec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         return {name: self.adapted(kind) for name, kind in kinds.items()}
 
     def named(self) -> list[str]:
-        """The archetypes that the population names, the replayed trace not among them."""
-        return [name for name in dict.fromkeys(name for _, name in self.shares()) if name != REPLAY]
+        """The archetypes that the population names; the replayed trace and agents of the user's own are none."""
+        names = dict.fromkeys(name for _, name in self.shares())
+        return [name for name in names if name != REPLAY and MARK not in name]
+
+    def own_agents(self) -> dict[str, Callable[[np.random.Generator], Chain]]:
+        """The generator functions of agents of the user's own, by the name they have in the population."""
+        names = dict.fromkeys(name for _, name in self.shares() if MARK in name)
+        try:
+            return {name: load_own(name) for name in names}
+        except ValueError as error:
+            raise BadInput(str(error)) from None
 
     def shape(self) -> Profile:
         """The load profile. BadInput where it is the trace that decides when sessions start."""
@@ -281,6 +294,8 @@ def decode(plain: dict[str, Any], source: str = "spec") -> Spec:
     except ValueError as error:
         raise BadInput(f"{source}: {explained(str(error), plain)}") from None
     spec.kinds()
+    if spec.own_agents() and spec.begin == "mid-session":
+        raise BadInput(f"{source}: agents of your own begin at their beginning; leave out begin = 'mid-session'")
     for name, check in (
         ("slo", spec.promises),
         ("endpoint", lambda: refuse(spec.endpoint, tools=spec.mode == "live")),

@@ -107,6 +107,8 @@ def check(spec: Spec, options: Options) -> None:
     if spec.tenants and axis in ("fanout", "steps", "share"):
         raise BadInput(f"a sweep of {axis} changes the population, which tenants have of their own; leave out tenants")
     kinds = spec.kinds()
+    if axis in ("fanout", "steps") and spec.own_agents():
+        raise BadInput(f"a sweep of {axis} changes archetypes, and agents of your own have none")
     if axis == "fanout":
         for groups in series_of(spec, options).values():
             for group in groups:

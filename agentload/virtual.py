@@ -17,7 +17,7 @@ from agentload.box.protocol import Refused
 from agentload.flights import Flight, Model
 from agentload.plan import Plan
 from agentload.screen import Watch
-from agentload.session import RETRYABLE, Tally
+from agentload.session import BREATH, RETRYABLE, Tally
 from agents.chain import Agent, Ask, Chat, Outcome, Reply, Spawn, ToolCall, Wait
 from collectors.records import Call, Session, Tool
 from collectors.store import Store
@@ -174,11 +174,12 @@ class World:
         if not wanted or self.now >= stop or self.ending:
             return
 
-        def after() -> None:
+        def after(outcome: Outcome) -> None:
             self._coming += 1
-            self.enter(self.now, self.sit, (number + seats, place, seats, stop))
+            pause = BREATH if outcome.status == "broken" or self.now == begun else 0.0
+            self.enter(self.now + pause, self.sit, (number + seats, place, seats, stop))
 
-        self.started += 1
+        self.started, begun = self.started + 1, self.now
         root = self.start(self.plan.agent(number, place), number, "")
         root.after = after
         self.resume(root, None)
@@ -314,7 +315,7 @@ class World:
         self.emit(actor.tally.record(self.now, outcome))
         actor.parent = None
         if actor.after is not None:
-            actor.after()
+            actor.after(outcome)
         if parent is None:
             return
         parent.children[actor.number] = outcome

@@ -124,6 +124,7 @@ class Outcome(Struct, frozen=True):
     text: str | None = None
     intents: int = 0  # human turns answered
     compactions: int = 0
+    error: str = ""  # what went wrong with the agent itself; "" leaves that to its last call
 
     @property
     def ok(self) -> bool:

@@ -55,6 +55,12 @@ class Geometric(Struct, frozen=True, tag="geometric", forbid_unknown_fields=True
     high: Positive = math.inf
 
 
+class Poisson(Struct, frozen=True, tag="poisson", forbid_unknown_fields=True):
+    """A count from 0 up, with the given mean: sub-agents that come about independently."""
+
+    mean: Annotated[float, Meta(gt=0, le=500)]
+
+
 class Pareto(Struct, frozen=True, tag="pareto", forbid_unknown_fields=True):
     """Heavy tail: P(X > x) = (minimum / x) ** alpha, cut off at `high`."""
 
@@ -123,6 +129,7 @@ Draw: TypeAlias = (
     | LogNormal
     | Exponential
     | Geometric
+    | Poisson
     | Pareto
     | Gamma
     | Weibull
@@ -181,6 +188,8 @@ def draw(what: Draw, rng: Numbers) -> float:
             return min(-what.mean * math.log1p(-rng.random()), what.high)
         case Geometric():
             return min(geometric(1.0 / what.mean, rng.random()), what.high)
+        case Poisson():
+            return poisson(what.mean, rng.random())
         case Pareto():
             return float(min(what.minimum * (1.0 - rng.random()) ** (-1.0 / what.alpha), what.high))
         case Gamma():
@@ -206,6 +215,17 @@ def pick(weights: list[float], u: float) -> int:
 def geometric(p: float, u: float) -> float:
     """Tries until the first success of probability `p`: the count that a share `u` of all lie below."""
     return 1.0 if p >= 1.0 else float(math.floor(math.log1p(-u) / math.log1p(-p))) + 1.0
+
+
+def poisson(mean: float, u: float) -> float:
+    """How many come about independently: the count that a share `u` of all lie below."""
+    count, chance = 0, math.exp(-mean)
+    total = chance
+    while total <= u and chance > 0.0:
+        count += 1
+        chance *= mean / count
+        total += chance
+    return float(count)
 
 
 def tailed(what: Tailed, u: float) -> float:
@@ -245,6 +265,8 @@ def scaled(what: Draw, factor: float) -> Draw:
             return Exponential(what.mean * factor, what.high * factor)
         case Geometric():
             return structs.replace(what, mean=max(1.0, what.mean * factor))
+        case Poisson():
+            return Poisson(what.mean * factor)
         case Pareto():
             return Pareto(what.minimum * factor, what.alpha, what.high * factor)
         case Gamma():

@@ -1,20 +1,23 @@
 """Agents of the user's own: a generator in a file of theirs, named `my_agents.py:triage`.
 
 It is called with a random generator and yields what `agents.chain` has words for. What goes wrong in it ends its
-session as failed, with the line it went wrong at, and not the run.
+session as "broken", with the line it went wrong at, and not the run.
 """
 
 import importlib.util
 import inspect
+import math
 import sys
 import traceback
 from collections.abc import Callable
+from inspect import isgenerator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import structs
 
-from agents.chain import Agent, Chain, Chat, Outcome, Spawn, ToolCall, Wait
+from agents.chain import Agent, Chain, Chat, Context, Join, Message, Outcome, Spawn, ToolCall, Wait
 
 MARK = ".py:"
 """What tells an agent of one's own from the name of an archetype."""
@@ -32,6 +35,8 @@ def load(name: str) -> Callable[[np.random.Generator], Chain]:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # so that its dataclasses and type hints find themselves
+    if (beside := str(path.resolve().parent)) not in sys.path:
+        sys.path.append(beside)  # it may import its neighbours, as a script may
     try:
         spec.loader.exec_module(module)
     except Exception as fault:  # noqa: BLE001  # the user's code may raise anything
@@ -41,42 +46,67 @@ def load(name: str) -> Callable[[np.random.Generator], Chain]:
         raise ValueError(f"agent {name!r}: {path_name} has no {function_name!r}")
     if not inspect.isgeneratorfunction(function):
         raise ValueError(f"agent {name!r}: {function_name} must be a generator function: a def with a yield in it")
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError as fault:
+        raise ValueError(f"agent {name!r}: {function_name} is called with a random generator: {fault}") from None
     return function  # type: ignore[no-any-return]  # what it yields is looked at when it does
 
 
 def own(name: str, function: Callable[[np.random.Generator], Chain], rng: np.random.Generator) -> Agent:
     """One session of an agent of one's own; it is recorded under the function's name."""
-    path_name, _, function_name = name.rpartition(":")
-    return Agent(function_name, guarded(function, rng, Path(path_name)))
+    return Agent(called(name), guarded(function(rng), Path(name.rpartition(":")[0])))
 
 
-def guarded(function: Callable[[np.random.Generator], Chain], rng: np.random.Generator, path: Path) -> Chain:
+def called(name: str) -> str:
+    """What a population's agent is recorded under: an archetype's name, or the function's."""
+    return name.rpartition(":")[2] if MARK in name else name
+
+
+def guarded(chain: Any, path: Path) -> Chain:
     """The user's chain; where it raises, or asks for what is nothing to ask for, it has failed."""
     answer: Any = None
-    chain: Any = None
     try:
-        chain = function(rng)
         while True:
             ask = chain.send(answer)
-            if not sensible(ask):
-                line = chain.gi_frame.f_lineno
-                return Outcome("failed", text=f"{path.name}:{line}: yielded {ask!r:.80}, which is no Chat, list of "
-                               "ToolCall, Spawn or Wait")  # fmt: skip
+            fault = wrong(ask)
+            if fault:
+                return Outcome("broken", error=f"{path.name}:{chain.gi_frame.f_lineno}: {fault}")
+            if isinstance(ask, Spawn):
+                inner = tuple(structs.replace(a, chain=guarded(a.chain, path)) for a in ask.agents)
+                ask = structs.replace(ask, agents=inner)
             answer = yield ask
     except StopIteration as stop:
         return stop.value if isinstance(stop.value, Outcome) else Outcome("done", intents=1)
     except Exception as fault:  # noqa: BLE001  # the user's code may raise anything
-        return Outcome("failed", text=where(fault, path))
+        return Outcome("broken", error=where(fault, path))
     finally:
-        if chain is not None:
-            chain.close()
+        chain.close()
 
 
-def sensible(ask: Any) -> bool:
-    """Whether it is something that a chain may ask for."""
-    return isinstance(ask, Chat | Spawn | Wait) or (
-        isinstance(ask, list) and all(isinstance(call, ToolCall) for call in ask)
-    )
+def wrong(ask: Any) -> str:
+    """What is wrong with what a chain asks for; "" where nothing is."""
+    match ask:
+        case Chat(Context(), int(most)) if most >= 1:
+            fault = next((m for m in ask.context.messages if not isinstance(m, Message) or not tokens(m.tokens)), None)
+            if fault is None:
+                return "" if ask.context.messages else "a Chat needs a Context with a Message in it"
+            return f"a Context holds Messages of 0 tokens or more, got {fault!r:.80}"
+        case Chat():
+            return f"a Chat is of a Context and of max_tokens >= 1, got {ask!r:.80}"
+        case Wait(int() | float() as seconds) if 0 <= seconds < math.inf:
+            return ""
+        case Spawn(tuple() as agents) if all(isinstance(a, Agent) and isgenerator(a.chain) for a in agents):
+            return ""
+        case Join(tuple()):
+            return ""
+        case list() if all(isinstance(call, ToolCall) and tokens(call.tokens) for call in ask):
+            return ""
+    return f"yielded {ask!r:.80}, which is no Chat, list of ToolCall, Spawn, Join or Wait that can be done"
+
+
+def tokens(count: Any) -> bool:
+    return isinstance(count, int) and count >= 0
 
 
 def where(fault: Exception, path: Path) -> str:

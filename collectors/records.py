@@ -79,6 +79,17 @@ class Tool(Struct, frozen=True, gc=False):
     error: str = ""
 
 
+OUTCOMES = {
+    "done": "it came to its own end",
+    "step_limit": "a live chain made as many calls in a turn as it may",
+    "context_limit": "its context was full, and its harness does not compact",
+    "failed": "a call was not answered, and its attempts were used up",
+    "broken": "an agent of the user's own raised an error, or asked for what cannot be done",
+    "cancelled": "its place in the population was taken away, or its parent had what it wanted from others",
+    "unfinished": "the run ended",
+}
+
+
 class Session(Struct, frozen=True, gc=False):
     """One agent's run: a session when `agent` is "", else one of its sub-agents."""
 
@@ -88,7 +99,7 @@ class Session(Struct, frozen=True, gc=False):
     due: float
     start: float
     end: float
-    outcome: str  # "done", "failed", "step_limit", "context_limit", "unfinished", "cancelled"
+    outcome: str  # OUTCOMES says what there is
     intents: int  # things a person asked for (human turns) that were answered
     steps: int  # model calls, attempts not counted
     calls: int  # model calls, attempts counted

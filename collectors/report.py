@@ -199,6 +199,7 @@ def _sections(summary: Summary, spot: dict[str, str]) -> list[str]:
         if "waterfall" in spot
         else "",
         section("By archetype", "Sub-agents count towards the session that started them.", tables.archetypes(summary)),
+        _habits(summary["habits"]),
     ]
     if "amplification" in spot:
         says = (
@@ -254,6 +255,32 @@ def _says_replay(replay: Summary) -> str:
         )
     said += f" {replay['damaged']:,} damaged lines of it were left out." if replay["damaged"] else ""
     return said
+
+
+def _habits(habits: Summary) -> str:
+    """Sub-agents and what else agents did beside calling; nothing where they only called."""
+    parts = tables.sub_agents(habits["sub_agents"]) + tables.habits(habits)
+    return section("What agents did beside calling", _says_habits(habits), parts) if parts else ""
+
+
+def _says_habits(habits: Summary) -> str:
+    born, tried = habits["sub_agents"], habits["retries"]
+    said = []
+    if born["started"]:
+        r = born["reproduction"]["mean"]
+        said.append(
+            f"An agent started {number(r)} others on average; a session had {number(born['progeny']['mean'])} agents, "
+            f"at most {number(born['progeny']['max'])}"
+            + ("." if r is None or r < 1 else ": from 1 on, nothing but limits ends a session.")
+        )
+    if tried["again"]:
+        worst = tried["worst"]
+        said.append(
+            f"{number(tried['attempts_per_call'])} attempts were made per call, "
+            f"{number(worst['attempts_per_call'])} in the worst {worst['seconds']:.0f} s, from "
+            f"{number(worst['from'])} s on; trying again took {number(tried['again_tokens'])} tokens."
+        )
+    return " ".join(said) or "Sub-agents, harness and tools."
 
 
 def _says_demand(demand: Summary) -> str:
@@ -345,6 +372,7 @@ WORDS = {
     "tokens per agent-hour": "input and output tokens over the hours that sessions were alive",
     "wasted": "tokens of calls that were not answered, and of agents that failed or were cancelled",
     "cut off": "tokens of calls that were under way when the run ended: nobody can say what they would have bought",
+    "R": "sub-agents that an agent starts, on average, in sessions that ended by themselves",
     "index of dispersion": "variance over mean of the number of arrivals in windows of one length",
 }
 

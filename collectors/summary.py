@@ -7,6 +7,7 @@ import numpy as np
 
 from collectors import metrics
 from collectors.gate import judge_run
+from collectors.habits import habits
 from collectors.health import judge
 from collectors.ledger import ledger
 from collectors.load import Array, Columns, Run
@@ -39,6 +40,7 @@ def summarise(run: Run) -> dict[str, Any]:
         "serving": {**_serving(timed, measured), **_sketched(run, timed)},
         "jobs": _jobs(started, measured),
         "demand": _demand(calls, run.sessions),
+        "habits": habits(run),
         "drift": {"input": drift(calls, "input"), "output": drift(calls, "output")},
         "errors": metrics.errors(calls),
         "tenants": by_name(calls, calls.tenant),

@@ -55,6 +55,41 @@ def archetypes(summary: Summary) -> str:
     return table(head, rows)
 
 
+def sub_agents(found: Summary) -> str:
+    """How many sub-agents an agent starts, by archetype; nothing where none were wanted."""
+    if not found["started"] and not found["refused"]:
+        return ""
+    reproduction = found["reproduction"]
+    rows = [
+        [
+            name,
+            f"{r['agents']:,}",
+            number(r["mean"]),
+            f"{number(r['low'])} to {number(r['high'])}",
+            f"{r['sessions']:,}",
+        ]
+        for name, r in [*reproduction["archetypes"].items(), ("all", reproduction)]
+    ]
+    return table(["archetype", "agents", "sub-agents of each (R)", "95 % interval", "sessions"], rows, total=True)
+
+
+def habits(found: Summary) -> str:
+    """What else agents did, how often: only what happened."""
+    born, tried, mistakes = found["sub_agents"], found["retries"], found["mistakes"]
+    rows = [
+        ("sub-agents cancelled: others were enough, or the session was", born["cancelled"]),
+        ("sub-agents refused: the session had as many agents as it may", born["refused"]),
+        ("calls tried again", tried["again"]),
+        ("… because the endpoint refused them (429, 503)", tried["refused"]),
+        ("conversations summarised to go on (compactions)", found["compactions"]),
+        ("tool calls of tools that do not exist", mistakes["unknown"]),
+        ("tool calls with arguments that do not fit", mistakes["malformed"]),
+        *((f"own agent failed: {text}", count) for text, count in found["faults"].items()),
+    ]
+    happened = [(what, f"{count:,}") for what, count in rows if count]
+    return table(["", "times"], happened) if happened else ""
+
+
 def errors(found: Summary) -> str:
     """What went wrong, how often, and an example of what was said."""
     if not found:

@@ -24,6 +24,7 @@ def to_text(summary: dict[str, Any]) -> str:
         f"{number(demand['calls_per_session'])} calls per session",
         *_amplification(demand),
         *_replayed(summary.get("replay")),
+        *_habits(summary["habits"]),
         "",
         *_latency_lines(summary["serving"]),
     ]
@@ -74,6 +75,32 @@ def _amplification(demand: dict[str, Any]) -> list[str]:
         return []
     times = {name: row[f"tokens_per_intent_over_{base}"] for name, row in demand["archetypes"].items() if name != base}
     return [f"{'':<12}one {name} request = {number(x)} {base} requests" for name, x in times.items() if x is not None]
+
+
+def _habits(habits: dict[str, Any]) -> list[str]:
+    """What agents did beside calling, where they did it."""
+    born, tried = habits["sub_agents"], habits["retries"]
+    lines = []
+    if born["started"] or born["refused"]:
+        r = born["reproduction"]
+        lines.append(
+            f"{'sub-agents':<12}{born['started']:,}, {interval(r)} per agent, {number(born['progeny']['mean'])} agents "
+            f"per session (at most {number(born['progeny']['max'])})"
+            + "".join(f", {born[word]:,} {word}" for word in ("cancelled", "refused") if born[word])
+        )
+    if tried["again"]:
+        lines.append(
+            f"{'retries':<12}{tried['again']:,}, {number(tried['attempts_per_call'])} attempts per call "
+            f"({number(tried['worst']['attempts_per_call'])} in the worst {tried['worst']['seconds']:.0f} s)"
+        )
+    lines += [f"{'own code':<12}{count:,} × {text}" for text, count in habits["faults"].items()]
+    return lines
+
+
+def interval(estimate: dict[str, Any]) -> str:
+    """An estimate with its interval, where there is one."""
+    known = estimate["low"] is not None
+    return number(estimate["mean"]) + (f" ({number(estimate['low'])} to {number(estimate['high'])})" if known else "")
 
 
 def _latency_lines(serving: dict[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ from msgspec import structs
 from agentload.rehearse import mid_session, rehearse
 from agents.archetypes import FIXED
 from agents.chain import Agent, Chain, Chat, Join, Outcome, Spawn, Wait
+from agents.draws import Dice
 from agents.sized import delegate
 from collectors.load import Run
 from tests.test_sessions import ask, calls, drive, session
@@ -50,7 +51,8 @@ def test_the_first_to_succeed_ends_the_wait_and_the_others_are_cancelled() -> No
     assert words(told[0]) == ["cancelled", "done", "failed", "cancelled"]
     assert [s.outcome for s in ended] == words(told[0])
     assert [c.status for c in calls(records) if c.agent in ("0", "3")].count("cancelled") == 2
-    assert session(records).join_seconds == pytest.approx(0.02, abs=0.015)
+    first = ended[1].end - min(s.start for s in ended)
+    assert session(records).join_seconds == pytest.approx(first, abs=0.03)
     assert max(s.end for s in ended) < session(records).end
 
 
@@ -62,7 +64,7 @@ def test_losers_may_go_on_and_their_session_ends_with_the_last() -> None:
     assert words(told[0]) == ["running", "done"]
     assert (last.outcome, last.steps, row.outcome) == ("done", 6, "done")
     assert row.end >= last.end > max(c.end for c in calls(records) if c.agent == "")
-    assert row.join_seconds == pytest.approx(row.end - row.start - row.model_seconds, abs=0.01)
+    assert row.join_seconds == pytest.approx(row.end - row.start - row.model_seconds, abs=0.03)
 
 
 def test_a_quorum_counts_those_that_succeed_and_waits_no_longer_than_for_all() -> None:
@@ -170,7 +172,7 @@ def test_the_limit_on_agents_holds_in_real_time_too() -> None:
 
 def test_sub_agents_that_fail_are_started_anew_as_often_as_the_archetype_says() -> None:
     kind = structs.replace(FIXED, children=3.0, child="kid", respawns=2)
-    asks, answer, chain = [], None, delegate(kind, np.random.default_rng(0), lambda name, rng: worker(1))
+    asks, answer, chain = [], None, delegate(kind, Dice(np.random.default_rng(0)), lambda name, rng: worker(1))
     with pytest.raises(StopIteration) as stop:
         while True:
             asks.append(chain.send(answer))
