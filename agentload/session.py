@@ -16,9 +16,11 @@ from msgspec import structs
 
 from agentload.quota import Quota
 from agentload.spec import Retry
+from agents.answer import whole
 from agents.chain import Agent, Chain, Chat, Join, Outcome, Reply, Spawn, ToolCall, ToolResult, Wait
 from agents.endpoint import Client, Place
 from agents.text import CHARACTERS_PER_TOKEN
+from agents.trouble import shorten
 from collectors.records import Call, Session, Tool
 
 RETRYABLE = {"http_408", "http_409", "http_429", "connect_failed", "reset", "timeout_connect"}
@@ -330,7 +332,7 @@ async def use(calls: list[ToolCall], tally: Tally, start: float, world: World) -
                     ok=result.ok,
                     result_tokens=result.tokens,
                     kind=call.kind,
-                    error=error,
+                    error=shorten(error),
                 )
             )
         tally.tool_calls += len(calls)
@@ -347,8 +349,8 @@ async def execute(call: ToolCall, clock: Clock) -> tuple[ToolResult, float]:
             value = await call.run(**arguments)
         else:
             value = await asyncio.to_thread(call.run, **arguments)
+        text, ok = value if isinstance(value, str) else msgspec.json.encode(value, enc_hook=str).decode(), True
     except Exception as error:  # noqa: BLE001  # the user's code may raise anything; a harness tells the model
         text, ok = f"Error: {type(error).__name__}: {error}", False
-    else:
-        text, ok = value if isinstance(value, str) else msgspec.json.encode(value, enc_hook=str).decode(), True
+    text = whole([text])  # it may repeat what the model said
     return ToolResult(round(len(text) / CHARACTERS_PER_TOKEN), text, ok), clock.now()

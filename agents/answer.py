@@ -18,12 +18,10 @@ from msgspec.json import Decoder
 
 from agents.chain import Chat, Reply, ToolCall
 from agents.endpoint import Place, Timeouts
+from agents.limits import MAX_NAME, MAX_REASON, MAX_TOKENS, MAX_TOOL_CALLS
 from agents.text import CHARACTERS_PER_TOKEN
-from agents.trouble import Trouble, complaint
+from agents.trouble import Trouble, complaint, shorten
 from collectors.records import Call
-
-MAX_TOKENS = 10**9
-"""A usage figure beyond this is nonsense, and so is the usage it stands in."""
 
 
 class Function(Struct):
@@ -60,6 +58,21 @@ class Chunk(Struct):
     choices: list[Choice] | None = None
     usage: Any = None
     error: Any = None
+
+
+class Called(Struct):
+    """A tool call while it arrives."""
+
+    id: str = ""
+    name: str = ""
+    arguments: list[str] = []  # JSON text, in the pieces that came
+
+    def call(self) -> ToolCall:
+        return ToolCall(shorten(self.name, MAX_NAME), whole(self.arguments), whole([self.id]))
+
+    def __len__(self) -> int:
+        """Characters that the model wrote."""
+        return len(self.name) + sum(map(len, self.arguments))
 
 
 class Tokens(NamedTuple):
@@ -115,7 +128,7 @@ class Answer:
         self.over = False  # nothing that still comes can matter
         self._text: list[str] = []
         self._reasoning: list[str] = []
-        self._tools: dict[int, list[str]] = {}  # by index: id, name, arguments
+        self._tools: dict[int, Called] = {}  # by index
         self._tool_pieces = 0
         self._usage: Tokens | None = None
         self._finished = 0.0  # when the finish reason came
@@ -178,22 +191,29 @@ class Answer:
         function = call.function or Function()
         arguments = argument_text(function.arguments)
         known = self._tools.get(index)
-        if known is not None and call.id and function.name and known[0] not in ("", call.id):
+        if known is not None and call.id and function.name and known.id not in ("", call.id):
             index = max(self._tools) + 1  # a server that numbers all its calls 0, yet names each
             known = None
         if known is None:
-            known = self._tools[index] = ["", "", ""]
-        known[0] = known[0] or call.id or ""
-        known[1] = known[1] or function.name or ""
-        known[2] += arguments
+            known = self._new_tool(index)
+        known.id = known.id or call.id or ""
+        known.name = known.name or function.name or ""
+        if arguments:
+            known.arguments.append(arguments)
         if not (call.id or function.name or arguments):
             return False
         self._tool_pieces += 1
         return True
 
+    def _new_tool(self, index: int) -> Called:
+        if len(self._tools) >= MAX_TOOL_CALLS:
+            raise ValueError(f"more than {MAX_TOOL_CALLS} tool calls")
+        self._tools[index] = new = Called()
+        return new
+
     def finished(self, reason: str, t: float) -> None:
         """The server said at `t` why the answer ends."""
-        self.finish_reason = reason[:64]
+        self.finish_reason = shorten(reason, MAX_REASON)
         self._finished = t
 
     def token(self, t: float) -> None:
@@ -260,7 +280,7 @@ class Answer:
         Servers do not count the tokens of tool calls apart, nor all of them reasoning: those are shared out by length.
         """
         reasoning_length = sum(map(len, self._reasoning))
-        argument_length = sum(len(name) + len(arguments) for _, name, arguments in self._tools.values())
+        argument_length = sum(map(len, self._tools.values()))
         length = sum(map(len, self._text)) + reasoning_length + argument_length
         tokens = self._usage
         if tokens is None:
@@ -313,7 +333,7 @@ class Answer:
             status=status,
             text=text,
             reasoning=reasoning,
-            tool_calls=tuple(ToolCall(name, arguments, id) for id, name, arguments in self._tools.values()),
+            tool_calls=tuple(called.call() for called in self._tools.values()),
             finish_reason=self.finish_reason,
             input_tokens=tokens.input,
             output_tokens=tokens.output,

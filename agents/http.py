@@ -14,14 +14,9 @@ from typing import cast
 import httptools
 
 from agents.answer import Answer
+from agents.limits import MAX_BODY, MAX_ERROR_BODY, MAX_HEADERS
 from agents.sse import Events
-from agents.trouble import MAX_ERROR_BODY, Trouble, error_text, retry_after
-
-MAX_BODY = 64 * 1024 * 1024
-"""Bytes of an answer that are read, unpacked."""
-
-MAX_HEADERS = 256 * 1024
-"""Bytes that are read before the headers end."""
+from agents.trouble import Trouble, error_text, retry_after
 
 DRAIN = 0.1
 """Seconds to wait for the end of the body after `[DONE]`, so that the connection can be used again, as the SDK does."""
@@ -103,7 +98,7 @@ class Exchange:
 
     def _unpack(self, inflate: "zlib._Decompress", piece: bytes) -> bytes:
         try:
-            return inflate.decompress(piece, MAX_BODY + 1)
+            return inflate.decompress(piece, (MAX_ERROR_BODY if self._status else MAX_BODY) + 1)
         except zlib.error as error:
             self.answer.fail("bad_reply", f"broken content-encoding: {error}")
             return b""
@@ -169,7 +164,7 @@ class Connection(asyncio.Protocol):
         self._holds = False  # reads may be held: the first token is there, and chunks end where reads do
         self._between = False  # llhttp's last word was the end of a chunk, or of the headers of a chunked body
         self._boundary = False  # and nothing came after it
-        self._reads = 0
+        self._reads = 0  # bytes since there was content
 
     @property
     def usable(self) -> bool:
@@ -310,18 +305,19 @@ class Connection(asyncio.Protocol):
             if not self._complete:
                 self._broken(exchange, f"not HTTP: {error}", t)
                 return
+        self._reads += len(data)
         if not self._begun:
             if self._code:
                 self._begun = True
                 exchange.begin(self._code, self._headers)
-            else:
-                self._reads += len(data)
-                if self._reads > MAX_HEADERS:
-                    self._broken(exchange, f"headers of more than {MAX_HEADERS} bytes", t)
+            elif self._reads > MAX_HEADERS:
+                self._broken(exchange, f"headers of more than {MAX_HEADERS} bytes", t)
+            if not self._begun:
                 return
         if self._pieces:
             exchange.take(self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces), t)
             self._pieces.clear()
+            self._reads = 0
         chunked = "transfer-encoding" in self._headers
         self._boundary = chunked and self._between and data.endswith(b"\r\n")
         if self._complete:
@@ -330,6 +326,8 @@ class Connection(asyncio.Protocol):
             exchange.finish(t)
         elif answer.over:
             self._over(exchange, t)
+        elif self._reads > MAX_HEADERS:
+            self._broken(exchange, f"more than {MAX_HEADERS} bytes without any content", t)
 
     def _over(self, exchange: Exchange, t: float) -> None:
         """Nothing that still comes matters; after a good answer the end of the body is worth a short wait."""

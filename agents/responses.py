@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import Struct, to_builtins
 from msgspec.json import Decoder
 
-from agents.answer import Answer, argument_text, read_usage
+from agents.answer import Answer, Called, argument_text, read_usage
 from agents.chain import ToolSchema
 from agents.trouble import complaint
 
@@ -72,8 +72,8 @@ class ResponsesAnswer(Answer):
 
     def __init__(self) -> None:
         super().__init__()
-        self._by_item: dict[str, list[str]] = {}  # function calls, by the id of their item
-        self._by_place: dict[int, list[str]] = {}  # and by where in the output they stand
+        self._by_item: dict[str, Called] = {}  # function calls, by the id of their item
+        self._by_place: dict[int, Called] = {}  # and by where in the output they stand
 
     def take(self, event: Event, t: float) -> None:
         """A decoded event. Raises ValueError where it makes no sense."""
@@ -106,29 +106,36 @@ class ResponsesAnswer(Answer):
 
     # Function calls: known by the id of their item, by their place where a server's ids do not agree
 
-    def _call(self, id: str | None, place: int | None) -> list[str]:
+    def _call(self, id: str | None, place: int | None) -> Called:
         """The function call that an event is about."""
-        return self._by_item.get(id or "") or self._by_place.get(place or 0) or self._new(id, place)
+        found = self._by_item.get(id or "")
+        if found is None:
+            found = self._by_place.get(place or 0)
+        return self._new(id, place) if found is None else found
 
-    def _new(self, id: str | None, place: int | None) -> list[str]:
-        call = self._tools[len(self._tools)] = ["", "", ""]
+    def _new(self, id: str | None, place: int | None) -> Called:
+        call = self._new_tool(len(self._tools))
         self._by_item[id or ""] = self._by_place[place or 0] = call
         return call
 
-    def _go_on(self, call: list[str], arguments: object) -> bool:
+    def _go_on(self, call: Called, arguments: object) -> bool:
         text = argument_text(arguments)
-        call[2] += text
-        self._tool_pieces += bool(text)
+        if text:
+            call.arguments.append(text)
+            self._tool_pieces += 1
         return bool(text)
 
-    def _complete(self, call: list[str], item: Item) -> bool:
+    def _complete(self, call: Called, item: Item) -> bool:
         """What the item says that was not said before; say whether it said anything."""
-        before = list(call)
-        call[0] = call[0] or item.call_id or item.id or ""
-        call[1] = call[1] or item.name or ""
-        call[2] = call[2] or argument_text(item.arguments)
-        self._tool_pieces += call != before
-        return call != before
+        before = call.id, call.name, len(call.arguments)
+        call.id = call.id or item.call_id or item.id or ""
+        call.name = call.name or item.name or ""
+        text = argument_text(item.arguments)
+        if text and not call.arguments:
+            call.arguments.append(text)
+        said = (call.id, call.name, len(call.arguments)) != before
+        self._tool_pieces += said
+        return said
 
     # The end
 
@@ -157,7 +164,7 @@ class ResponsesAnswer(Answer):
         filled = False
         for item in output:
             if item.type == "function_call":
-                if all(call[0] != item.call_id for call in self._tools.values()):
+                if all(call.id != item.call_id for call in self._tools.values()):
                     filled |= self._complete(self._new(item.id, len(self._tools)), item)
             elif item.type in said:
                 pieces, known = said[item.type]

@@ -7,6 +7,7 @@ Its retries are off, since retries are the agent's; its pool has no limit. What 
 import asyncio
 import contextlib
 import ssl
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from contextvars import ContextVar
@@ -19,14 +20,19 @@ import openai
 from agents.answer import Answer
 from agents.chain import Chat, Context, Reply
 from agents.endpoint import Emit, Endpoint, Features, Place
-from agents.http import DRAIN, MAX_BODY
+from agents.http import DRAIN
+from agents.limits import MAX_BODY, MAX_ERROR_BODY
 from agents.request import Request, azure_version, key
 from agents.responses import Event
 from agents.text import Encoder
-from agents.trouble import MAX_ERROR_BODY, Trouble, error_text, retry_after, shorten, unconnected
+from agents.trouble import Trouble, error_text, retry_after, shorten, unconnected
 
 current: ContextVar["Trace"] = ContextVar("current")
 """The call that the running task makes: the SDK has no other way to tell its transport."""
+
+
+PACKED = "gzip, deflate"
+"""Encodings that are asked for: those that can be unpacked up to a limit."""
 
 
 class BodyTooLargeError(httpx2.DecodingError):
@@ -54,23 +60,29 @@ class Trace:
 
 
 class Bounded(httpx2.AsyncByteStream):
-    """A body with a limit: an answer beyond it is an error, an error's text is cut there."""
+    """A body with a limit: an answer beyond it is an error, an error's text is cut there. It unpacks, too, since what
+    counts is what comes out."""
 
-    def __init__(self, stream: httpx2.AsyncByteStream, limit: int, cut: bool) -> None:
+    def __init__(self, stream: httpx2.AsyncByteStream, limit: int, cut: bool, packed: bool) -> None:
         self._stream = stream
         self._limit = limit
         self._cut = cut
+        self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32) if packed else None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         left = self._limit
         try:
             async for piece in self._stream:
+                if self._inflate is not None:
+                    piece = self._inflate.decompress(piece, left + 1)
                 left -= len(piece)
                 if left < 0 and not self._cut:
                     raise BodyTooLargeError(f"the body has more than {self._limit} bytes")
                 yield piece
                 if left <= 0 and self._cut:
                     return
+        except zlib.error as error:
+            raise httpx2.DecodingError(f"broken content-encoding: {error}") from None
         except httpx2.TransportError:
             if not self._cut:  # what has come of an error is enough
                 raise
@@ -85,10 +97,12 @@ async def trace_request(request: httpx2.Request) -> None:
 
 async def bound_response(response: httpx2.Response) -> None:
     assert isinstance(response.stream, httpx2.AsyncByteStream)
-    if not response.is_success:
-        response.stream = Bounded(response.stream, MAX_ERROR_BODY, cut=True)
-    elif "text/event-stream" not in response.headers.get("content-type", ""):
-        response.stream = Bounded(response.stream, MAX_BODY, cut=False)
+    encoding = response.headers.pop("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "gzip", "x-gzip", "deflate"):
+        raise httpx2.DecodingError(f"content-encoding {encoding!r}, though {PACKED} was asked for")
+    cut = not response.is_success
+    limit = MAX_ERROR_BODY if cut else MAX_BODY
+    response.stream = Bounded(response.stream, limit, cut, packed=encoding != "identity")
 
 
 class Sdk:
@@ -237,7 +251,7 @@ def client(request: Request) -> openai.AsyncOpenAI:
         "base_url": endpoint.url,
         "api_key": key(endpoint),
         "max_retries": 0,
-        "default_headers": own | endpoint.headers,
+        "default_headers": {"Accept-Encoding": PACKED} | own | endpoint.headers,
         "http_client": openai.DefaultAsyncHttpx2Client(
             # For plain http: trusts nobody, since loading the system's authorities takes 60 ms for nothing.
             verify=request.tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),

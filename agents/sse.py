@@ -3,7 +3,7 @@
 The rules are those of the HTML standard (§9.2.6, "Interpreting an event stream"), `data` alone is kept.
 """
 
-MAX_EVENT_BYTES = 16 * 1024 * 1024
+from agents.limits import MAX_EVENT_BYTES
 
 LF, CR = 10, 13  # as numbers, which are found in bytes several times faster than a piece of bytes is
 
@@ -75,3 +75,4 @@ class Events:
             self._size += len(line)
         elif line == b"data":
             self._data.append(b"")
+            self._size += len(line)

@@ -45,7 +45,7 @@ class Toolbox:
             )
         try:
             arguments = msgspec.json.decode(call.arguments or "{}")
-        except msgspec.DecodeError as error:
+        except (ValueError, RecursionError) as error:
             return refused(call, "malformed", f"Error: the arguments are not valid JSON: {error}.")
         if not isinstance(arguments, dict):
             return refused(call, "malformed", "Error: the arguments must be a JSON object.")

@@ -9,16 +9,11 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-MAX_ERROR = 300
-"""Characters of an error that are kept."""
-
-MAX_ERROR_BODY = 64 * 1024
-"""Bytes of an error's body that are read."""
-
-MAX_RETRY_AFTER = 86_400.0
+from agents.limits import MAX_ERROR, MAX_ERROR_BODY, MAX_RETRY_AFTER
 
 TAGS = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.DOTALL | re.IGNORECASE)
-BLANKS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
+BLANKS = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]+")
+"""White space, control characters, and what turns the direction of text around."""
 
 
 class Trouble(NamedTuple):
@@ -28,11 +23,11 @@ class Trouble(NamedTuple):
     error: str = ""
 
 
-def shorten(text: str) -> str:
-    """One line of at most `MAX_ERROR` characters, without control characters."""
-    text = BLANKS.sub(" ", text[: 16 * MAX_ERROR]).strip()
+def shorten(text: str, most: int = MAX_ERROR) -> str:
+    """One line of at most so many characters, without control characters."""
+    text = BLANKS.sub(" ", text[: 16 * most]).strip()
     text = text.encode("utf-8", "replace").decode()
-    return text if len(text) <= MAX_ERROR else text[: MAX_ERROR - 1] + "…"
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def unconnected(error: BaseException) -> str:
