@@ -341,12 +341,17 @@ def test_the_log_says_when_tokens_were_written(client, log):
 
 
 def test_timing_is_the_model_and_does_not_drift():
-    """At sigma 0, a lone request's tokens come at the instants that the formula gives."""
+    """At sigma 0, a lone request's tokens come at the instants that the formula gives, and never before.
+
+    A busy machine delays some tokens and not others. What delays all of them is the model's clock, or what writes: so
+    the least late of the first third and of the last are judged.
+    """
     with BoxProcess(BoxOptions(sigma=0.0, habits=Habits(reasoning=0.0))) as url:
         place = urlsplit(url)
         with contextlib.closing(http.client.HTTPConnection(place.hostname, place.port)) as connection:
             connection.request("POST", "/v1/chat/completions", ask(max_tokens=1))  # pays for what is lazy
             connection.getresponse().read()
+            before = time.monotonic()
             connection.request("POST", "/v1/chat/completions", ask(stream=True, max_tokens=100, ignore_eos=True))
             sent = time.monotonic()
             answer = connection.getresponse()
@@ -354,9 +359,11 @@ def test_timing_is_the_model_and_does_not_drift():
 
     first = 1e-3 * (18 + 11.11 + 9 * 0.0369)  # offset and one prefill step of nine tokens
     gaps = 1e-3 * np.array([11.11 + 0.0365 + 4.64e-5 * (10 + i) for i in range(99)])
-    late = np.array(arrivals) - sent - first - np.concatenate(([0.0], np.cumsum(gaps)))
-    assert np.median(late) < 0.003
-    assert np.median(late[-20:]) - np.median(late[:20]) < 0.002  # a sleep for each step would have added up
+    due = first + np.concatenate(([0.0], np.cumsum(gaps)))
+    late = np.array(arrivals) - sent - due
+    assert (np.array(arrivals) - before >= due).all()
+    assert late[:33].min() < 0.003
+    assert late[-33:].min() - late[:33].min() < 0.002  # a sleep for each step would have added up
 
 
 def test_the_process_starts_soon_and_stops_cleanly():
