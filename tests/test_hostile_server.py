@@ -5,6 +5,7 @@ import gzip
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -19,6 +20,8 @@ from agents.kind import PythonTool
 from agents.limits import (
     MAX_BODY,
     MAX_ERROR,
+    MAX_ERROR_BODY,
+    MAX_EVENT_BYTES,
     MAX_HEADERS,
     MAX_NAME,
     MAX_REASON,
@@ -178,6 +181,15 @@ def test_what_a_hostile_server_can_do_to_a_call_is_bounded(client: str, name: st
         sent = sum(len(data) for _, data in exchange.writes)
         assert sent < 2 * case.most + 16 * MIB  # what both sides held in buffers when the client hung up among it
     assert time.process_time() - before < 20  # the server's own work among it; what is quadratic takes minutes
+
+
+def test_the_document_of_the_limits_says_what_the_code_does() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "limits.md").read_text()
+    said = f"{MAX_HEADERS >> 10} KiB | {MAX_BODY >> 20} MiB | {MAX_EVENT_BYTES >> 20} MiB | {MAX_TOOL_CALLS:,}"
+    names = f" {MAX_ERROR}, {MAX_REASON}, {MAX_NAME} characters"
+
+    assert all(figure in text for figure in [*said.split(" | "), names])
+    assert MAX_RETRY_AFTER == 24 * 3600 and MAX_ERROR_BODY == 64 * KIB
 
 
 # What it says
