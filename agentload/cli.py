@@ -219,6 +219,9 @@ def replay(
     seed: Seed = None,
     max_tokens: MaxTokens = None,
     max_error_rate: MaxErrorRate = None,
+    slo: Slo = None,
+    junit: Junit = None,
+    markdown: Markdown = None,
     out: Out = RUNS,
     workers: Annotated[int, typer.Option(help="Share the run among this many processes on this machine.")] = 0,
     simulate: Annotated[
@@ -237,10 +240,10 @@ def replay(
     values = dict(locals())
     how = {name: value for name, value in values.items() if name in REPLAY}
     plain = flags(values, *REPLAY, "trace", "simulate", "dry_run", "workers")
-    from agentload import replaying
+    from agentload import commands, replaying
 
     raise typer.Exit(replaying.replay(trace, how, plain, out, workers, dry_run=dry_run, simulated=simulate,
-                                     quiet=quiet, as_json=json))  # fmt: skip
+                                     quiet=quiet, as_json=json, files=commands.Files(junit, markdown)))  # fmt: skip
 
 
 CAPACITY = (

@@ -17,6 +17,7 @@ from agentload import spec as specs
 from agentload.errors import BadInput
 from agentload.spec import Spec
 from agents.request import needs_sdk
+from collectors import load
 from collectors.slo import parse_all
 from loadprofiles import Held, from_name
 
@@ -43,6 +44,9 @@ class Files(NamedTuple):
 
 
 NO_FILES = Files()
+ALONE = {"workers": 0, "master": False, "expect_workers": 0, "master_bind_host": "127.0.0.1", "master_bind_port": 0,
+         "ui": False, "web_host": "127.0.0.1", "web_port": 8089, "web_login": False}  # fmt: skip
+"""Who works on a run where nothing is said."""
 
 
 def resolve(path: Path | None, flags: dict[str, Any]) -> Spec:
@@ -412,4 +416,8 @@ def report(folder: Path, *, as_json: bool, files: Files = NO_FILES) -> int:
     files.check()
     if not (folder / "run.json").is_file():
         raise BadInput(f"{str(folder)!r} is not a run folder: it has no run.json")
+    try:
+        load.known_to(json.loads((folder / "run.json").read_bytes()).get("schema", 1))
+    except ValueError as error:  # of a newer version, or no JSON
+        raise BadInput(str(error)) from None
     return finish(folder, 0, quiet=False, as_json=as_json, files=files)

@@ -28,7 +28,7 @@ from agentload.session import BREATH, Clock, World, run_agent
 from agentload.spec import Spec, Traced, encode
 from agentload.telemetry.scrape import Scraper, pages
 from agents.own import called
-from collectors.records import Call, Session, Tool
+from collectors.records import SCHEMA, Call, Session, Tool
 from collectors.store import Store, write_header
 from loadprofiles import slots
 
@@ -290,7 +290,7 @@ def describe(prepared: Prepared) -> dict[str, Any]:
     spec, features = prepared.spec, prepared.features
     closed = spec.profile.closed
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "agentload": metadata.version("agentload"),
         "run_id": prepared.run_id,
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),

@@ -5,15 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from agentload import commands
-from agentload.commands import PROFILE_FLAGS
+from agentload.commands import NO_FILES, PROFILE_FLAGS, Files
 from agentload.errors import BadInput
 from agentload.recorded import recorded
 from agentload.spec import Spec
 from agentload.tracing import problems
 
-ALONE = {"workers": 0, "master": False, "expect_workers": 0, "master_bind_host": "127.0.0.1", "master_bind_port": 0,
-         "ui": False, "web_host": "127.0.0.1", "web_port": 8089, "web_login": False}  # fmt: skip
-"""Who works on a run where nothing is said."""
 LANES = 32
 """Sessions of a trace that are replayed at once where nothing is said."""
 
@@ -29,18 +26,20 @@ def replay(
     simulated: bool,
     quiet: bool,
     as_json: bool,
+    files: Files = NO_FILES,
 ) -> int:
-    """Replay a trace, in real time or in virtual; return the exit code."""
+    """Replay a trace, in real time or in virtual, and judge it; return the exit code."""
+    files.check()
     spec = resolve(trace, how, flags)
     print("".join(f"{line}\n" for line in problems(recorded(spec).complaints)), end="", file=sys.stderr)  # noqa: T201
     if dry_run:
         commands.print_expected(spec)
         return 0
     if simulated:
-        return commands.simulate_spec(spec, out, quiet=quiet, as_json=as_json)
+        return commands.simulate_spec(spec, out, quiet=quiet, as_json=as_json, files=files)
     with commands.target(spec) as spec:
-        folder, code = commands.perform(spec, out, quiet or as_json, ALONE | {"workers": workers})
-    return commands.finish(folder, code, quiet=quiet, as_json=as_json)
+        folder, code = commands.perform(spec, out, quiet or as_json, commands.ALONE | {"workers": workers})
+    return commands.finish(folder, code, quiet=quiet, as_json=as_json, files=files)
 
 
 def resolve(trace: Path, how: dict[str, Any], flags: dict[str, Any]) -> Spec:

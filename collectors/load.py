@@ -13,7 +13,7 @@ import numpy as np
 from msgspec.structs import fields
 from numpy.typing import NDArray
 
-from collectors.records import Call, Sample, Session, Tool
+from collectors.records import SCHEMA, Call, Sample, Session, Tool
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -79,12 +79,16 @@ class Run(NamedTuple):
 
 
 def load_run(folder: Path | str) -> Run:
-    """The run in `folder`, finished, interrupted or still going on. Raises FileNotFoundError where there is none."""
+    """The run in `folder`, finished, interrupted or still going on, of this version or an older one.
+
+    Raises FileNotFoundError where there is none, ValueError where a newer version wrote it.
+    """
     folder = Path(folder)
     found = [folder / "run.json", *(folder / f"{name}{end}" for name in TABLES for end in (".arrows", ".parquet"))]
     if not any(path.exists() for path in found):
         raise FileNotFoundError(f"{folder} is not a run folder: it holds neither run.json nor records")
     header = msgspec.json.decode(found[0].read_bytes()) if found[0].exists() else {}
+    known_to(header.get("schema", 1))
     return Run(header, **{name: to_columns(read_table(folder, name), record) for name, record in TABLES.items()})
 
 
@@ -105,10 +109,45 @@ def read_table(folder: Path, name: str) -> "pa.Table":
 
     stream, parquet = folder / f"{name}.arrows", folder / f"{name}.parquet"
     if stream.exists():
-        return pa.Table.from_batches(read_batches(stream), schema=schema(TABLES[name]))
-    if parquet.exists():
-        return pq.read_table(parquet)
+        batches = list(read_batches(stream))
+        if batches:
+            return conformed(pa.Table.from_batches(batches), TABLES[name])
+    elif parquet.exists():
+        return conformed(pq.read_table(parquet), TABLES[name])
     return schema(TABLES[name]).empty_table()
+
+
+def conformed(table: "pa.Table", record: type[msgspec.Struct]) -> "pa.Table":
+    """The table with today's columns of `record`.
+
+    A column that an older file lacks has the record's default, and one that is not known is left out. Raises
+    ValueError, one line, where a newer agentload wrote the table, or it is none of ours.
+    """
+    import pyarrow as pa
+
+    from collectors.store import schema
+
+    wanted, names = schema(record), set(table.schema.names)
+    if names >= set(wanted.names) and len(names) == len(wanted.names):
+        return table
+    known_to((table.schema.metadata or {}).get(b"agentload_schema", b"1"))
+    columns = []
+    for info, field in zip(fields(record), wanted, strict=True):
+        if field.name in names:
+            columns.append(table[field.name])
+        elif info.default is msgspec.NODEFAULT:
+            raise ValueError(f"records without {field.name!r} are not agentload's {record.__name__.lower()} records")
+        elif info.default is None:
+            columns.append(pa.nulls(table.num_rows, field.type))
+        else:
+            columns.append(pa.repeat(pa.scalar(info.default, field.type), table.num_rows))
+    return pa.Table.from_arrays(columns, schema=wanted)
+
+
+def known_to(version: int | bytes) -> None:
+    """Raise ValueError, one line, for a schema newer than ours."""
+    if int(version) > SCHEMA:
+        raise ValueError(f"a newer agentload wrote this run (schema {int(version)}, this one knows {SCHEMA}); update")
 
 
 def read_batches(stream: Path) -> Iterator["pa.RecordBatch"]:
@@ -125,17 +164,9 @@ def read_batches(stream: Path) -> Iterator["pa.RecordBatch"]:
 
 
 def to_columns(table: "pa.Table | pa.RecordBatch", record: type[msgspec.Struct]) -> Columns:
-    """The columns of `record`; one that an older file lacks gets the record's default."""
-    names, size = set(table.schema.names), table.num_rows
-    columns = {f.name: _column(table[f.name]) if f.name in names else _default(f, size) for f in fields(record)}
-    return Columns(columns.__getitem__, size)
-
-
-def _default(field: msgspec.structs.FieldInfo, size: int) -> Any:
-    if field.name == "itl":
-        return Ragged(np.empty(0, np.float32), np.zeros(size, np.int64))
-    value = np.nan if field.default in (None, msgspec.NODEFAULT) else field.default
-    return np.full(size, value, dtype=object if isinstance(value, str) else None)
+    """The columns of `record`."""
+    columns = {field.name: _column(table[field.name]) for field in fields(record)}
+    return Columns(columns.__getitem__, table.num_rows)
 
 
 def _column(column: "pa.Array | pa.ChunkedArray") -> Any:

@@ -6,6 +6,10 @@ happened. Instants are stored, durations are derived (`collectors.metrics`).
 
 from msgspec import Struct
 
+SCHEMA = 1
+"""Version of the records and of run.json, which both carry it. A new optional field does not change it, and a reader
+refuses what is newer than itself."""
+
 CALIBRATION = -1
 """The `session` of calls that agentload makes for itself (probing and calibrating the endpoint).
 They are in the ledger, since they cause tokens, and in no latency figure."""

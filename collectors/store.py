@@ -15,14 +15,11 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 import msgspec
 from msgspec.structs import astuple, fields
 
-from collectors.load import TABLES, Columns, read_batches, read_table, to_columns
-from collectors.records import CALIBRATION, Call, Sample, Session, Tool
+from collectors.load import TABLES, Columns, conformed, read_batches, read_table, to_columns
+from collectors.records import CALIBRATION, SCHEMA, Call, Sample, Session, Tool
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-SCHEMA = 1
-"""Version of the records' columns, in every file's metadata. A new optional column does not change it."""
 
 PIECE = 1_000
 """Rows encoded at a time. Arrow holds the interpreter while it encodes, and the event loop beside it has calls to send:
@@ -159,7 +156,7 @@ def _write_parquet(folder: Path, name: str, batches: Iterable["pa.RecordBatch"])
     with pq.ParquetWriter(half, wanted, compression="zstd") as writer:
         group: list[pa.RecordBatch] = []
         for batch in batches:
-            group.append(batch)
+            group += conformed(pa.Table.from_batches([batch]), TABLES[name]).to_batches()
             if sum(b.num_rows for b in group) >= ROW_GROUP:
                 writer.write_table(pa.Table.from_batches(group, wanted))
                 group = []
