@@ -12,8 +12,10 @@ from pytest import approx
 from agentload.box.cluster import Cluster
 from agentload.box.options import BoxOptions, Failure, Offload, Scaling, Transfer
 from agentload.box.presets import DEFAULT, PRESETS
+from agentload.box.prompts import Prompt, said
 from agentload.box.request import DONE, Request
-from agentload.box.routers import kv_cost, prefix, router
+from agentload.box.routers import Prefix, kv_cost, router
+from agents.chain import Message
 
 EXACT = BoxOptions(sigma=0.0)
 TP4 = PRESETS[DEFAULT]
@@ -70,7 +72,11 @@ class Seen:
         self, outstanding: int = 0, match: int = 0, held: int = 0, idle: int = 0, filling: int = 0, host: int = 0
     ) -> None:
         self.outstanding, self.filling, self.match, self.held, self.idle = outstanding, filling, match, held, idle
-        self.host, self.block = host, 16
+        self.host, self.block, self.index = host, 16, 0
+
+    @property
+    def filled(self) -> int:
+        return self.held + self.idle
 
     @property
     def cache(self) -> Any:
@@ -89,13 +95,13 @@ def chosen(rule: Any, *replicas: Seen) -> int:
 
 
 def test_prefix_takes_a_long_match_unless_load_is_unbalanced():
-    assert chosen(prefix, Seen(5), Seen(50, match=900)) == 1
-    assert chosen(prefix, Seen(5), Seen(70, match=900)) == 0  # 65 more, and more than one and a half times as many
-    assert chosen(prefix, Seen(150), Seen(215, match=900)) == 1  # 65 more, not one and a half times as many
+    assert chosen(Prefix(), Seen(5), Seen(50, match=900)) == 1
+    assert chosen(Prefix(), Seen(5), Seen(70, match=900)) == 0  # 65 more, and more than one and a half times as many
+    assert chosen(Prefix(), Seen(150), Seen(215, match=900)) == 1  # 65 more, not one and a half times as many
 
 
 def test_prefix_without_a_match_takes_the_one_with_the_least_cached():
-    assert chosen(prefix, Seen(0, match=200, idle=90), Seen(9, held=20, idle=10), Seen(0, held=40)) == 1
+    assert chosen(Prefix(), Seen(0, match=200, idle=90), Seen(9, held=20, idle=10), Seen(0, held=40)) == 1
 
 
 def test_kv_cost_weighs_prefill_against_held_blocks():
@@ -189,6 +195,38 @@ def test_a_crowd_brings_up_replicas_after_their_cold_start():
 
     assert {request.replica for request in early} == {0}
     assert {request.replica for request in late} == {0, 1, 2}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**9), st.integers(2, 6))
+def test_prefix_finds_what_looking_into_every_cache_finds(seed, replicas):
+    """Conversations that share, fork, repeat themselves and are forgotten; the blocks as runs, and one by one."""
+    rng = np.random.default_rng(seed)
+    options = structs.replace(EXACT, replicas=replicas, kv_tokens=3_000, seats=4, step_tokens=256, router="prefix")
+    cluster, talks, now = Cluster(options, each=False), list[list[Message]](), 0.0
+    for _ in range(60):
+        if not talks or rng.random() < 0.2:
+            talks.append([Message("system", int(rng.choice([20, 90])), key=int(rng.integers(3)))])
+        talk = talks[int(rng.integers(len(talks)))]
+        if rng.random() < 0.3:  # the same start goes on in another way
+            talk = [*talk[: int(rng.integers(1, len(talk) + 1))]]
+            talks.append(talk)
+        talk.append(Message("user", int(rng.integers(8, 200)), key=int(rng.integers(9))))
+        prompt, output = Prompt(), int(rng.integers(1, 60))
+        prompt.extend(talk)
+        if prompt.size + output > 1_400:
+            talks.remove(talk)
+            continue
+        number, ids = prompt.ask(output, 0)
+        written = Request(prompt.size, output, np.array([ids[i] for i in range(len(ids))]))
+        expected = Prefix()(written, [one for one in cluster.replicas if one.up])
+        request = Request(prompt.size, output, ids)
+        assert cluster.submit(request, now)
+        assert request.replica == expected
+        talk.append(Message("assistant", output, text=said(number, output)))
+        now += float(rng.exponential(0.3))
+        while (at := cluster.next()) is not None and at <= now:
+            cluster.advance()
 
 
 @settings(max_examples=60, deadline=None)

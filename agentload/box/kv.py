@@ -108,6 +108,11 @@ class BlockCache:
         return self._cached
 
     @property
+    def filled(self) -> int:
+        """Blocks that are held or cached."""
+        return self.usable - self._blank
+
+    @property
     def usage(self) -> float:
         """Share of blocks that somebody holds, 0 to 1."""
         return 1.0 - self.free / self.usable

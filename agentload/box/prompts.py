@@ -35,9 +35,10 @@ class Runs:
     The lists belong to the conversation, which only adds to them; `count` of their runs are ours, and then a last one.
     """
 
-    __slots__ = ("_base", "_bases", "_count", "_length", "_start", "_starts")
+    __slots__ = ("_base", "_bases", "_count", "_length", "_of", "_start", "_starts")
 
-    def __init__(self, starts: list[int], bases: list[int], start: int, base: int, length: int) -> None:
+    def __init__(self, of: "Prompt", starts: list[int], bases: list[int], start: int, base: int, length: int) -> None:
+        self._of = of
         self._starts, self._bases, self._count = starts, bases, len(starts)
         self._start, self._base, self._length = start, base, length
 
@@ -49,18 +50,30 @@ class Runs:
             return self._base + index
         return self._bases[bisect_right(self._starts, index, 0, self._count) - 1] + index
 
+    def run(self, index: int) -> int:
+        """The run that block `index` belongs to, by its base: no sequence without it has that block."""
+        return self[index] - index
+
+    def news(self, place: int) -> list[int]:
+        """The runs that a place has not been told of, this conversation's and the answer's; now it has been."""
+        of = self._of
+        told = of.told[1] if of.told[0] == place else 0
+        of.told = place, len(of.bases)
+        return [*of.bases[told:], *self._bases[-1:], self._base]
+
 
 class Prompt:
     """A conversation as the replica sees it; it grows as messages are added."""
 
-    __slots__ = ("_bases", "_chain", "_messages", "_starts", "tokens")
+    __slots__ = ("_chain", "_messages", "_starts", "bases", "tokens", "told")
 
     def __init__(self) -> None:
         self.tokens = 0  # of all messages, without the opening of the answer
         self._messages = 0
         self._chain = 0  # a number made from everything so far
         self._starts: list[int] = []
-        self._bases: list[int] = []
+        self.bases: list[int] = []  # of runs of blocks, see `Runs`
+        self.told = -1, 0  # the place that was told last of so many of them
 
     @property
     def size(self) -> int:
@@ -84,11 +97,11 @@ class Prompt:
         reply = hash((opened, output, thought))
         length = (prompt + output) // BLOCK
         base = hash((opened, -reply if thought else reply))
-        starts, bases = self._starts, self._bases
+        starts, bases = self._starts, self.bases
         first = prompt // BLOCK
         if first > self.tokens // BLOCK:  # a block ends within the opening
             starts, bases = [*starts, self.tokens // BLOCK], [*bases, opened]
-        return reply, Runs(starts, bases, first, base, length)
+        return reply, Runs(self, starts, bases, first, base, length)
 
     def _add(self, message: Message) -> None:
         text = message.text
@@ -117,5 +130,5 @@ class Prompt:
         first = self.tokens // BLOCK
         if end // BLOCK > first:
             self._starts.append(first)
-            self._bases.append(base)
+            self.bases.append(base)
         self.tokens = end

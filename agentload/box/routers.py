@@ -11,6 +11,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from agentload.box.kv import BlockCache
+from agentload.box.prompts import Runs
 from agentload.box.request import Request
 
 THRESHOLD = 0.3
@@ -22,9 +23,15 @@ CREDIT, HOST_CREDIT = 1.0, 0.75
 documentation of v1.3.0) in the host's memory."""
 
 
+MOST_RUNS = 2_000_000
+"""Runs of blocks that a router remembers at least, in the order in which they were sent (about 300 MB). A gateway's
+memory is bounded too; here it takes 600,000 calls until something is forgotten."""
+
+
 class Candidate(Protocol):
     """What a router may know of a replica."""
 
+    index: int  # its number
     outstanding: int  # requests sent there and not ended
     filling: int  # prompt tokens of those that have not had their first token
 
@@ -53,7 +60,7 @@ def router(name: str, rng: np.random.Generator) -> Choose:
         "random": lambda request, up: int(rng.integers(len(up))),
         "least_outstanding": least_outstanding,
         "two_choices": two_choices,
-        "prefix": prefix,
+        "prefix": Prefix(),
         "kv_cost": kv_cost,
     }
     return rules[name]
@@ -65,20 +72,51 @@ def least_outstanding(request: Request, up: Sequence[Candidate]) -> int:
     return loads.index(min(loads))
 
 
-def prefix(request: Request, up: Sequence[Candidate]) -> int:
+class Prefix:
     """SMG's rule: the longest match if it is long enough, the shortest queue where load is unbalanced.
 
-    Without a match, the replica with the least cached.
+    Without a match, the replica with the least cached. Where prompts are described and not written
+    (`agentload.box.prompts`), caches are looked into only where something was sent that could match: of a hundred
+    replicas, that is one or two.
     """
-    loads = [replica.outstanding for replica in up]
-    most, least = max(loads), min(loads)
-    if most - least > ABSOLUTE and most > RELATIVE * least:
-        return loads.index(least)
-    matches = [replica.cache.overlap(request.ids, request.prompt) for replica in up]
-    best = max(matches)
-    if best > THRESHOLD * request.prompt:
-        return min((i for i, match in enumerate(matches) if match == best), key=loads.__getitem__)
-    return min(range(len(up)), key=lambda i: (up[i].cache.held + up[i].cache.idle, loads[i]))
+
+    def __init__(self) -> None:
+        self._sent: dict[int, int] = {}  # run of blocks: replicas, as the bits of a number
+        self._before: dict[int, int] = {}  # what was sent longer ago
+
+    def __call__(self, request: Request, up: Sequence[Candidate]) -> int:
+        loads = [replica.outstanding for replica in up]
+        most, least = max(loads), min(loads)
+        if most - least > ABSOLUTE and most > RELATIVE * least:
+            choice = loads.index(least)
+        else:
+            choice = self._match(request, up, loads)
+        if isinstance(request.ids, Runs):
+            self._note(request.ids, up[choice].index)
+        return choice
+
+    def _match(self, request: Request, up: Sequence[Candidate], loads: list[int]) -> int:
+        prompt, ids = request.prompt, request.ids
+        some: Sequence[int] = range(len(up))
+        needed = int(THRESHOLD * prompt) // up[0].cache.block  # a match that is long enough has this block
+        if isinstance(ids, Runs) and needed < len(ids):
+            run = ids.run(needed)
+            places = self._sent.get(run, 0) | self._before.get(run, 0)
+            some = [i for i, replica in enumerate(up) if places >> replica.index & 1] if places else ()
+        matches = [up[i].cache.overlap(ids, prompt) for i in some]
+        best = max(matches, default=0)
+        if best > THRESHOLD * prompt:
+            return min((i for i, match in zip(some, matches, strict=True) if match == best), key=loads.__getitem__)
+        filled = [replica.cache.filled for replica in up]
+        fewest = min(filled)
+        return min((i for i, blocks in enumerate(filled) if blocks == fewest), key=loads.__getitem__)
+
+    def _note(self, ids: Runs, place: int) -> None:
+        sent, before, bit = self._sent, self._before, 1 << place
+        for run in ids.news(place):
+            sent[run] = sent.get(run, 0) | before.get(run, 0) | bit
+        if len(sent) > MOST_RUNS:
+            self._sent, self._before = {}, sent
 
 
 def kv_cost(request: Request, up: Sequence[Candidate]) -> int:
