@@ -6,7 +6,8 @@ filler is the same as far as both go, the same role opens a message the same way
 reasoning goes on where the prompt it answered had ended.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 
 from agents.chain import Message
 
@@ -50,9 +51,12 @@ class Runs:
             return self._base + index
         return self._bases[bisect_right(self._starts, index, 0, self._count) - 1] + index
 
-    def run(self, index: int) -> int:
-        """The run that block `index` belongs to, by its base: no sequence without it has that block."""
-        return self[index] - index
+    def runs(self, limit: int) -> Iterator[tuple[int, int]]:
+        """The runs that make the first `limit` blocks, the last one first: base, and the first block."""
+        if limit > self._start:
+            yield self._base, self._start
+        for i in range(bisect_left(self._starts, min(limit, self._start), 0, self._count) - 1, -1, -1):
+            yield self._bases[i], self._starts[i]
 
     def news(self, place: int) -> list[int]:
         """The runs that a place has not been told of, this conversation's and the answer's; now it has been."""

@@ -96,20 +96,37 @@ class Prefix:
         return choice
 
     def _match(self, request: Request, up: Sequence[Candidate], loads: list[int]) -> int:
-        prompt, ids = request.prompt, request.ids
-        some: Sequence[int] = range(len(up))
-        needed = int(THRESHOLD * prompt) // up[0].cache.block  # a match that is long enough has this block
-        if isinstance(ids, Runs) and needed < len(ids):
-            run = ids.run(needed)
-            places = self._sent.get(run, 0) | self._before.get(run, 0)
-            some = [i for i, replica in enumerate(up) if places >> replica.index & 1] if places else ()
-        matches = [up[i].cache.overlap(ids, prompt) for i in some]
-        best = max(matches, default=0)
+        ids, prompt = request.ids, request.prompt
+        if isinstance(ids, Runs):
+            matches = self._matches(ids, prompt, up, loads)
+        else:
+            matches = {i: replica.cache.overlap(ids, prompt) for i, replica in enumerate(up)}
+        best = max(matches.values(), default=0)
         if best > THRESHOLD * prompt:
-            return min((i for i, match in zip(some, matches, strict=True) if match == best), key=loads.__getitem__)
+            return min((i for i, match in matches.items() if match == best), key=lambda i: (loads[i], i))
         filled = [replica.cache.filled for replica in up]
         fewest = min(filled)
         return min((i for i, blocks in enumerate(filled) if blocks == fewest), key=loads.__getitem__)
+
+    def _matches(self, ids: Runs, prompt: int, up: Sequence[Candidate], loads: list[int]) -> dict[int, int]:
+        """Matches of those that may be chosen: first who was sent the end of the prompt, then who was sent what is
+        before it; of many, the least busy first."""
+        block = up[0].cache.block
+        stop = min((prompt - 1) // block, len(ids))
+        matches: dict[int, int] = {}
+        best, asked = 0, 0
+        for run, first in ids.runs(stop):
+            places = (self._sent.get(run, 0) | self._before.get(run, 0)) & ~asked
+            asked |= places
+            for i in sorted(positions(places, up), key=lambda i: (loads[i], i)):
+                matches[i] = up[i].cache.overlap(ids, prompt)
+                best = max(best, matches[i])
+                if matches[i] >= stop * block:  # the others have no more
+                    break
+            if best > first * block or first * block <= THRESHOLD * prompt:
+                break  # who was not asked has at most what is before this run
+            stop = first
+        return matches
 
     def _note(self, ids: Runs, place: int) -> None:
         sent, before, bit = self._sent, self._before, 1 << place
@@ -117,6 +134,17 @@ class Prefix:
             sent[run] = sent.get(run, 0) | before.get(run, 0) | bit
         if len(sent) > MOST_RUNS:
             self._sent, self._before = {}, sent
+
+
+def positions(places: int, up: Sequence[Candidate]) -> list[int]:
+    """Where those replicas, the bits of a number, are among the ones that are up."""
+    if not places:
+        return []
+    if not places & places - 1:  # one
+        i = places.bit_length() - 1 - up[0].index
+        if 0 <= i < len(up) and 1 << up[i].index == places:
+            return [i]
+    return [i for i, replica in enumerate(up) if places >> replica.index & 1]
 
 
 def kv_cost(request: Request, up: Sequence[Candidate]) -> int:
