@@ -69,7 +69,10 @@ class Flight:
             at = self.until
         if not self.seen or self.seen[generated - 1]:
             self.came(at)
-        if ended:
+        hang_up = self.chat.hang_up
+        if hang_up is not None and generated >= hang_up.tokens and not ended:
+            world.hang_up(self)
+        elif ended:
             if at > world.now:
                 world.enter(at, lambda flight: world.answered(flight, "ok", world.now), self)
             else:

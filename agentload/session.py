@@ -7,6 +7,7 @@ Absolute deadlines throughout: a step is due when the last one ended plus what t
 import asyncio
 import contextlib
 import inspect
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -30,6 +31,13 @@ RETRYABLE = {"http_408", "http_409", "http_429", "connect_failed", "reset", "tim
 BREATH = 1.0
 """Seconds before a place in the population is taken again after an agent whose own code failed, or that did nothing
 that takes time: it would be started for ever in one instant."""
+
+
+def again(chat: Chat, status: str, attempt: int, retry: Retry) -> bool:
+    """Whether a call is tried once more after an attempt (from 0) that ended so."""
+    if status == "gave_up":
+        return chat.hang_up is not None and attempt < chat.hang_up.again
+    return attempt + 1 < retry.attempts and (status in RETRYABLE or status.startswith("http_5"))
 
 
 class Clock:
@@ -279,7 +287,7 @@ async def call_model(chat: Chat, tally: Tally, due: float, world: World, lane: L
 
     step, retry = tally.steps, lane.retry
     tally.steps += 1
-    for attempt in range(retry.attempts):
+    for attempt in itertools.count():
         if lane.quota is not None:
             start = world.clock.now()
             with world.asleep():
@@ -292,10 +300,9 @@ async def call_model(chat: Chat, tally: Tally, due: float, world: World, lane: L
             )
         finally:
             world.in_flight -= 1
-        may_pass = reply.status in RETRYABLE or reply.status.startswith("http_5")
-        if reply.ok or not may_pass or attempt + 1 == retry.attempts or world.ending:
+        if reply.ok or not again(chat, reply.status, attempt, retry) or world.ending:
             break
-        pause = reply.retry_after
+        pause = 0.0 if reply.status == "gave_up" else reply.retry_after
         if pause is None:
             pause = retry.pause(attempt, [world.seed, tally.session, step, attempt, len(tally.agent)])
         due = world.clock.now() + pause

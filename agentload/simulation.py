@@ -107,4 +107,5 @@ def check(spec: Spec) -> None:
 def wants_each(spec: Spec) -> bool:
     """Whether every token matters by itself, and not only the first and the last of a call."""
     faults = spec.box.faults
-    return needs_text(spec) or spec.itl or faults.reset + faults.stall + faults.broken > 0
+    counts = any(kind.patience is not None and kind.patience.tokens is not None for kind in spec.kinds().values())
+    return needs_text(spec) or spec.itl or counts or faults.reset + faults.stall + faults.broken > 0

@@ -17,7 +17,7 @@ from agentload.box.protocol import Refused
 from agentload.flights import Flight, Model
 from agentload.plan import Plan
 from agentload.screen import Watch
-from agentload.session import BREATH, RETRYABLE, Tally
+from agentload.session import BREATH, Tally, again
 from agents.chain import Agent, Ask, Chat, Outcome, Reply, Spawn, ToolCall, Wait
 from collectors.records import Call, Session, Tool
 from collectors.store import Store
@@ -363,6 +363,11 @@ class World:
             self.refuse(flight, refused)
             return
         flight.request, flight.fault = request, fault
+        hang_up = chat.hang_up
+        if hang_up is not None:
+            for patience, act in ((hang_up.first_token, self.first_wanted), (hang_up.call, self.hang_up)):
+                if patience < np.inf:
+                    self.enter(self.now + patience, act, flight)
         if fault == "slow":
             self.enter(self.now + self.spec.box.faults.slow_seconds, self.submit, flight)
         else:
@@ -383,6 +388,16 @@ class World:
             self.give_up(flight, "timeout_first")
         else:
             self._whole.watch(flight)
+
+    def first_wanted(self, flight: Flight) -> None:
+        """Its agent waits no longer for a first token."""
+        if flight.first is None or not self.spec.endpoint.stream:
+            self.hang_up(flight)
+
+    def hang_up(self, flight: Flight) -> None:
+        """Its agent waits no longer."""
+        if not flight.over and flight.request is not None:
+            self.give_up(flight, "gave_up")
 
     def give_up(self, flight: Flight, status: str) -> None:
         assert flight.request is not None
@@ -406,13 +421,12 @@ class World:
         """A call has ended: its record, and its reply to the agent, or another attempt."""
         actor, retry = flight.actor, self._tenants[flight.actor.tenant][1]
         reply = self.record(flight, status, at, error)
-        may_pass = status in RETRYABLE or status.startswith("http_5")
-        if not may_pass or flight.attempt + 1 == retry.attempts or self.ending:
+        if not again(flight.chat, status, flight.attempt, retry) or self.ending:
             actor.tally.error = "" if reply.ok else status
             actor.due = at
             self.resume(actor, reply)
             return
-        pause = back_off(retry, self.spec.seed, flight) if wait is None else wait
+        pause = 0.0 if status == "gave_up" else back_off(retry, self.spec.seed, flight) if wait is None else wait
         actor.tally.wait += pause
         self.rest(actor, at + pause, (flight.chat, flight.attempt + 1))
 

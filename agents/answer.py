@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.json import Decoder
 
-from agents.chain import Chat, Reply, ToolCall
+from agents.chain import Chat, HangUp, Reply, ToolCall
 from agents.endpoint import Place, Timeouts
 from agents.limits import MAX_NAME, MAX_REASON, MAX_TOKENS, MAX_TOOL_CALLS
 from agents.text import CHARACTERS_PER_TOKEN
@@ -103,6 +103,7 @@ class Answer:
         "finish_reason",
         "first",
         "gaps",
+        "hang_up",
         "last",
         "opened",
         "over",
@@ -125,6 +126,7 @@ class Answer:
         self.error = ""
         self.finish_reason = ""
         self.retry_after: float | None = None
+        self.hang_up: HangUp | None = None
         self.over = False  # nothing that still comes can matter
         self._text: list[str] = []
         self._reasoning: list[str] = []
@@ -218,6 +220,8 @@ class Answer:
 
     def token(self, t: float) -> None:
         """Output came at `t`; what comes in one network read has one time."""
+        if self.hang_up is not None and not self.finish_reason and self._pieces() >= self.hang_up.tokens:
+            self.fail("gave_up", "it had seen enough")
         last = self.last
         if last is None:
             self.first = t
@@ -261,6 +265,10 @@ class Answer:
             limit = sent + limits.first_token if self.last is None else self.last + limits.between_tokens
             if limit < deadline:
                 status, deadline = token, limit
+        if self.hang_up is not None:
+            patience = self.hang_up.call if self.last is not None else min(self.hang_up.first_token, self.hang_up.call)
+            if sent + patience < deadline:
+                status, deadline = "gave_up", sent + patience
         return (status if now >= deadline else "", deadline - now)
 
     def outcome(self) -> str:
@@ -286,8 +294,7 @@ class Answer:
         if tokens is None:
             if self.first is None:
                 return Tokens(counted=False)
-            pieces = len(self._text) + len(self._reasoning) + self._tool_pieces
-            output = max(pieces, math.ceil(length / CHARACTERS_PER_TOKEN))
+            output = max(self._pieces(), math.ceil(length / CHARACTERS_PER_TOKEN))
             tokens = Tokens(input=prompt_tokens(), output=output, counted=False)
         if reasoning_length and not tokens.reasoning:
             tokens = tokens._replace(reasoning=round(tokens.output * reasoning_length / length))
@@ -295,6 +302,9 @@ class Answer:
             visible = tokens.output - tokens.reasoning
             tokens = tokens._replace(arguments=round(visible * argument_length / (length - reasoning_length)))
         return tokens
+
+    def _pieces(self) -> int:
+        return len(self._text) + len(self._reasoning) + self._tool_pieces
 
     def finish(
         self, place: Place, chat: Chat, end: float, prompt_tokens: Callable[[], int], gaps: bool

@@ -12,6 +12,7 @@ and returns an `Outcome`. It knows no socket and no clock, so the same chain run
 time, and in a test with `next` and `send`.
 """
 
+import math
 from collections.abc import Callable, Generator, Iterable
 from typing import Any, TypeAlias
 
@@ -82,6 +83,15 @@ class Context:
         self.messages.append(message)
 
 
+class HangUp(Struct, frozen=True):
+    """When an agent gives up on a call, which the server sees, and how often it then asks again."""
+
+    first_token: float = math.inf  # seconds without one
+    call: float = math.inf  # seconds, of the whole call
+    tokens: float = math.inf  # pieces of output: it has seen enough
+    again: int = 0  # at once
+
+
 class Chat(Struct, frozen=True):
     """One model call."""
 
@@ -90,6 +100,7 @@ class Chat(Struct, frozen=True):
     exact: bool = False  # force exactly `max_tokens` of output where the endpoint can
     call_tools: bool = True  # False: the schemas are sent, but the model must not use them
     wanted_input: int | None = None  # tokens the whole prompt should count, for the record
+    hang_up: HangUp | None = None  # None: the agent waits as long as the client does
 
 
 class Reply(Struct, frozen=True):
@@ -108,6 +119,11 @@ class Reply(Struct, frozen=True):
     @property
     def ok(self) -> bool:
         return self.status == "ok"
+
+    @property
+    def ending(self) -> str:
+        """How a session ends that this was the end of."""
+        return "abandoned" if self.status == "gave_up" else "failed"
 
     def message(self) -> Message:
         """The assistant turn for the history: what the server really returned, reasoning left out as harnesses do."""

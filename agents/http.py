@@ -6,6 +6,7 @@ gathered. So a burst, in which the tokens of a hundred streams come together, is
 """
 
 import asyncio
+import math
 import zlib
 from collections.abc import Callable
 from functools import lru_cache
@@ -49,8 +50,10 @@ class Exchange:
 
     @property
     def flowing(self) -> bool:
-        """Whether tokens come, and nothing is wrong so far."""
-        return self.stream and self.answer.last is not None and not self.answer.over and self._inflate is None
+        """Whether tokens come that nobody counts, and nothing is wrong so far."""
+        answer = self.answer
+        uncounted = answer.hang_up is None or answer.hang_up.tokens == math.inf
+        return self.stream and answer.last is not None and not answer.over and self._inflate is None and uncounted
 
     def begin(self, code: int, headers: dict[str, str]) -> None:
         """The status line and the headers (lower-case names) have come."""

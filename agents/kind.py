@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, structs
 
-from agents.chain import ToolSchema
-from agents.draws import Draw, LogNormal, NonNegative, Numbers, Positive, Share, pick, scaled
+from agents.chain import HangUp, ToolSchema
+from agents.draws import Draw, LogNormal, NonNegative, Numbers, Positive, Share, draw, pick, scaled
 
 Count = Annotated[int, Meta(ge=1)]
 CountOrZero = Annotated[int, Meta(ge=0)]
@@ -54,6 +54,25 @@ class Variant(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     think_seconds: Draw | None = None
 
 
+class Patience(Struct, frozen=True, forbid_unknown_fields=True):
+    """When an agent, or the person before it, hangs up on a call; drawn for each call. After that it asks again, at
+    once, and when that is used up its session is over."""
+
+    first_token: Draw | None = None  # seconds without a first token
+    call: Draw | None = None  # seconds, of the whole call
+    tokens: Draw | None = None  # of output, after which it has seen enough
+    again: CountOrZero = 0  # how often it asks again
+
+    def drawn(self, rng: Numbers) -> HangUp:
+        first, call, tokens = (
+            math.inf if what is None else draw(what, rng) for what in (self.first_token, self.call, self.tokens)
+        )
+        return HangUp(first, call, tokens, self.again)
+
+    def scaled(self, factor: float) -> "Patience":
+        return self if self.tokens is None else structs.replace(self, tokens=scaled(self.tokens, factor))
+
+
 TOKENS = ("task_tokens", "turn_tokens", "opening_tokens", "growth_tokens", "output_tokens", "compact_at")
 """Fields, of archetypes and variants, that are counted in tokens."""
 
@@ -89,6 +108,7 @@ class Archetype(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     max_steps: Count = 100  # model calls in a turn at which live chains stop
     max_mistakes: Count = 5  # refused tool calls in a row at which live chains give up
     max_reply_tokens: Count = 4_096  # live chains: `max_tokens` of a call
+    patience: Patience | None = None  # None: it waits for every answer
     context_limit: Count | None = None  # tokens; None: what the endpoint takes
     compact_at: Draw | None = None  # tokens at which a session compacts or ends, drawn for each; None: at the limit
     at_limit: Literal["compact", "end"] = "end"
@@ -111,6 +131,7 @@ class Archetype(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             system_tokens=round(self.system_tokens * factor),
             schema_tokens=round(self.schema_tokens * factor),
             tools=[structs.replace(tool, tokens=scaled(tool.tokens, factor)) for tool in self.tools],
+            patience=self.patience and self.patience.scaled(factor),
             max_reply_tokens=max(16, round(self.max_reply_tokens * factor)),
             context_limit=None if self.context_limit is None else max(1, round(self.context_limit * factor)),
             variants=[structs.replace(variant, **scaled_fields(variant, factor)) for variant in self.variants],

@@ -9,7 +9,7 @@ import numpy as np
 from agents.chain import Chain, Chat, Context, Message, Outcome, Reply, ToolCall, ToolResult, Wait
 from agents.draws import count, draw
 from agents.kind import Archetype
-from agents.sized import LEAST_MESSAGE, Room, drawn, keys, limit_of, preamble
+from agents.sized import LEAST_MESSAGE, Room, drawn, impatient, keys, limit_of, preamble
 from agents.text import CHARACTERS_PER_TOKEN
 from agents.tools import Toolbox
 
@@ -39,16 +39,15 @@ def live(name: str, archetype: Archetype, toolbox: Toolbox, rng: np.random.Gener
                 if a.at_limit == "end":
                     return Outcome("context_limit", last.output_tokens, last.text, turn, compactions)
                 context.append(Message("user", LEAST_MESSAGE, text=SUMMARISE))
-                last = yield Chat(
-                    context, max(16, int(min(max(draw(a.compact_to, rng), 0.01), 0.95) * limit / 2)), call_tools=False
-                )
+                most = max(16, int(min(max(draw(a.compact_to, rng), 0.01), 0.95) * limit / 2))
+                last = yield impatient(Chat(context, most, call_tools=False), a, rng)
                 if not last.ok:
-                    return Outcome("failed", intents=turn, compactions=compactions)
+                    return Outcome(last.ending, intents=turn, compactions=compactions)
                 context = Context([*head, Message("user", last.output_tokens, text=last.text)], toolbox.schemas)
                 held, compactions = last.output_tokens, compactions + 1
-            last = yield Chat(context, max(1, min(a.max_reply_tokens, limit - held)))
+            last = yield impatient(Chat(context, max(1, min(a.max_reply_tokens, limit - held))), a, rng)
             if not last.ok:
-                return Outcome("failed", intents=turn, compactions=compactions)
+                return Outcome(last.ending, intents=turn, compactions=compactions)
             context.append(last.message())
             held = last.input_tokens + last.output_tokens
             if not last.tool_calls:

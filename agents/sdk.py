@@ -135,6 +135,7 @@ class Sdk:
     async def send(self, chat: Chat, place: Place, emit: Emit) -> Reply:
         """One attempt at one call; see `agents.endpoint.Client`."""
         answer = self._request.api.answer()
+        answer.hang_up = chat.hang_up
         current.set(Trace(answer, self._now))
         try:
             end = await self._ask(chat, place, answer)

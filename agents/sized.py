@@ -187,15 +187,15 @@ def sized(
             if history.tokens + output > history.limit:
                 if a.at_limit == "end":
                     return Outcome("context_limit", last, intents=intents, compactions=history.compactions)
-                reply = yield history.summarise(output)
+                reply = yield impatient(history.summarise(output), a, dice)
                 if not reply.ok:
-                    return Outcome("failed", intents=intents, compactions=history.compactions)
+                    return Outcome(reply.ending, intents=intents, compactions=history.compactions)
                 history.compact(reply, draw(a.compact_to, dice))
                 history.limit = limit_of(a, room, dice, history.tokens)
                 output = max(1, min(output, history.limit - history.tokens))
-            reply = yield history.ask(output)
+            reply = yield impatient(history.ask(output), a, dice)
             if not reply.ok:
-                return Outcome("failed", intents=intents, compactions=history.compactions)
+                return Outcome(reply.ending, intents=intents, compactions=history.compactions)
             history.put_back(reply)
             step, last = step + 1, reply.output_tokens
             if not left:
@@ -221,6 +221,11 @@ def delegate(a: Archetype, dice: Dice, child: Child) -> Generator[Ask, Any, int]
         if not wanted:
             break
     return told
+
+
+def impatient(chat: Chat, a: Archetype, rng: Numbers) -> Chat:
+    """The call, with when the agent hangs up on it."""
+    return chat if a.patience is None else structs.replace(chat, hang_up=a.patience.drawn(rng))
 
 
 def lengths(a: Archetype, step: int, steps: int, dice: Dice) -> list[tuple[int, int]]:

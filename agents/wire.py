@@ -49,6 +49,7 @@ class Wire:
     async def send(self, chat: Chat, place: Place, emit: Emit) -> Reply:
         """One attempt at one call; see `agents.endpoint.Client`."""
         answer = self._request.api.answer()
+        answer.hang_up = chat.hang_up
         end: float | None = None
         try:
             end = await self._ask(chat, place, answer)

@@ -25,6 +25,7 @@ def habits(run: Run) -> dict[str, Any]:
     return {
         "sub_agents": sub_agents(sessions),
         "retries": retries(calls),
+        "patience": patience(calls, sessions),
         "mistakes": {kind: int((run.tools.kind == kind).sum()) for kind in ("unknown", "malformed")},
         "compactions": int(sessions.compactions.sum()),
         "faults": faults(sessions),
@@ -84,6 +85,16 @@ def retries(calls: Columns) -> dict[str, Any]:
         "again_tokens": int((calls.input_tokens + calls.output_tokens)[again].sum()),
         "refused": int(is_in(calls.status, ("http_429", "http_503")).sum()),
         "worst": {"attempts_per_call": worst, "from": when, "seconds": STORM},
+    }
+
+
+def patience(calls: Columns, sessions: Columns) -> dict[str, int]:
+    """Calls that agents hung up on, what those cost, and sessions that ended with it."""
+    gone = calls.status == "gave_up"
+    return {
+        "gave_up": int(gone.sum()),
+        "tokens": int((calls.input_tokens + calls.output_tokens)[gone].sum()),
+        "abandoned": int((roots(sessions).outcome == "abandoned").sum()),
     }
 
 

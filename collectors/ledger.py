@@ -8,7 +8,7 @@ from collectors.load import Array, Columns
 from collectors.metrics import ACCOUNTS, accounts, is_in, kinds
 from collectors.records import CALIBRATION
 
-LOST = ("failed", "broken", "cancelled")
+LOST = ("failed", "broken", "abandoned", "cancelled")
 """Outcomes of agents whose tokens bought nothing. "unfinished" is not one: the run ended before one could say."""
 
 

@@ -93,6 +93,12 @@ def _habits(habits: dict[str, Any]) -> list[str]:
             f"{'retries':<12}{tried['again']:,}, {number(tried['attempts_per_call'])} attempts per call "
             f"({number(tried['worst']['attempts_per_call'])} in the worst {tried['worst']['seconds']:.0f} s)"
         )
+    lost = habits["patience"]
+    if lost["gave_up"]:
+        lines.append(
+            f"{'patience':<12}{lost['gave_up']:,} calls given up ({number(lost['tokens'])} tokens), "
+            f"{lost['abandoned']:,} sessions abandoned"
+        )
     lines += [f"{'own code':<12}{count:,} × {text}" for text, count in habits["faults"].items()]
     return lines
 
