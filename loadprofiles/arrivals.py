@@ -260,7 +260,7 @@ class Recorded(OpenLoop, frozen=True, tag="recorded"):
 
     times: tuple[float, ...] = ()
     file: str = ""
-    speed: Rate = 1.0
+    speed: Rate = 1.0  # times as fast as it was
     repeat: bool = False  # start over when it ends, one mean gap after its last session
 
     def __post_init__(self) -> None:
