@@ -7,6 +7,7 @@ more counts. Chains, records and files are in it; the live view, which needs a t
 import statistics
 
 from agentload.null import null_server
+from benchmarks import floor
 from benchmarks.command import fixed, run
 from benchmarks.rows import Row
 
@@ -33,8 +34,10 @@ def section(rounds: int = 2) -> list[Row]:
     wire = cost(["--itl", "0.01"], 100, "wire", (1, 5), rounds) / TOKENS
     few = cost(["--itl", "0.01"], FEW, "wire", (1, 9), rounds + 1) / TOKENS
     sdk = cost(["--itl", "0.01"], FEW, "sdk", (1, 5), rounds) / TOKENS
+    bare = statistics.median(floor.per_token(0.01, 100, 8, TOKENS) for _ in range(rounds))
     call = cost(["--coalesced", "--ttft", "0.05"], 50, "wire", (1, 5), rounds)
     return [
+        Row(name, "a protocol that only reads, CPU per token, 100 streams", bare * 1e6, "µs"),
         Row(name, "CPU per token, one token per write, 100 agents", wire * 1e6, "µs", most=18),
         Row(name, f"the same with {FEW} agents", few * 1e6, "µs"),
         Row(name, f"the same with the sdk client, {FEW} agents", sdk * 1e6, "µs"),
