@@ -3,13 +3,14 @@
 Each command imports what it needs when it runs, so that `--help` and `--version` answer at once.
 """
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from agentload.errors import BadInput
+from agentload.errors import BadInput, Failed
 
 app = typer.Typer(
     name="agentload",
@@ -21,7 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-BAD_INPUT, INTERRUPTED = 2, 130
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 
 def main() -> None:
@@ -29,11 +30,15 @@ def main() -> None:
 
     Exit codes: 0 done, 1 failed or a promise broken, 2 bad input, 3 promises that could not be judged, 130 interrupted.
     """
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # what containers stop with is Ctrl-C
     try:
         app()
     except BadInput as error:
         print(f"agentload: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(BAD_INPUT)
+    except Failed as error:
+        print(f"agentload: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(FAILED)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 

@@ -14,6 +14,8 @@ import uvloop
 from msgspec import structs
 
 from agentload import spec as specs
+from agentload.disk import FULL
+from agentload.disk import report as report_of
 from agentload.errors import BadInput
 from agentload.spec import Spec
 from agents.request import needs_sdk
@@ -172,7 +174,7 @@ def perform(spec: Spec, out: Path, quiet: bool, fleet: dict[str, Any]) -> tuple[
     title = f"{spec.mode} agents against {spec.endpoint.url}"
     with shown(watch, title, spec.duration, console), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         folder, stopped = runner.run(run_spec(spec, out, watch))
-    return folder, {"interrupted": 130, "max_error_rate": 1}.get(stopped, 0)
+    return folder, {"interrupted": 130, "max_error_rate": 1, FULL: 1}.get(stopped, 0)
 
 
 def perform_together(spec: Spec, out: Path, console: Any, flags: dict[str, Any]) -> tuple[Path, int]:
@@ -244,16 +246,16 @@ def work(host: str, port: int, out: Path, wait: float) -> int:
 def finish(folder: Path, code: int, *, quiet: bool, as_json: bool, files: Files = NO_FILES) -> int:
     """Write summary, report and files, and print what was asked for; return the exit code."""
     from collectors.gate import exit_code
-    from collectors.report import write_report
     from collectors.text import to_text
 
-    page = write_report(folder)
-    summary = json.loads((folder / "summary.json").read_text())
+    page, summary = report_of(folder)
     write_files(files, folder.name, summary)
     if as_json:
         print(json.dumps(summary, indent=2))  # noqa: T201
     elif not quiet:
         print(to_text(summary))  # noqa: T201
+    if page is None:
+        return code or 1
     if not as_json:
         print(page)  # noqa: T201
     answered = summary["run"]["calls"] - sum(error["count"] for error in summary["errors"].values())

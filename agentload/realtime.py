@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct, structs
 
+from agentload.disk import FULL, Disk, finish, kept, open_store
 from agentload.errors import BadInput
 from agentload.plan import Plan
 from agentload.prepare import Prepared, prepare
@@ -29,7 +30,7 @@ from agentload.spec import Spec, Traced, encode
 from agentload.telemetry.scrape import Scraper, pages
 from agents.own import called
 from collectors.records import SCHEMA, Call, Session, Tool
-from collectors.store import Store, write_header
+from collectors.store import Store
 from loadprofiles import slots
 
 
@@ -122,15 +123,15 @@ async def perform(
     plan: Plan,
     world: World,
     watch: Watch,
-    flush: Callable[[], None],
+    disk: Disk,
     share: Share = ALL,
 ) -> dict[str, Any]:
     """Run all sessions of a share; return the run's health for its header."""
     sessions = asyncio.create_task(start_sessions(spec, plan, world, share))
     stop = Stop(world, sessions, spec.drain)
     helpers = [
-        asyncio.create_task(every(0.5, lambda: asyncio.to_thread(flush), world.clock)),
-        asyncio.create_task(every(0.25, lambda: check_limits(spec, watch, stop), world.clock)),
+        asyncio.create_task(every(0.5, lambda: asyncio.to_thread(disk.write), world.clock)),
+        asyncio.create_task(every(0.25, lambda: check_limits(spec, watch, stop, disk), world.clock)),
         asyncio.create_task(watch.tick(world)),
     ]
     cpu, machine, wall = time.process_time(), machine_seconds(), world.clock.now()
@@ -170,7 +171,9 @@ async def every(seconds: float, do: Callable[[], Awaitable[None]], clock: Clock)
         await do()
 
 
-async def check_limits(spec: Spec, watch: Watch, stop: Stop) -> None:
+async def check_limits(spec: Spec, watch: Watch, stop: Stop, disk: Disk) -> None:
+    if disk.given_up:
+        stop.gently(FULL)
     if spec.limits.tokens is not None and watch.tokens >= spec.limits.tokens:
         stop.gently("max_tokens")
     if spec.limits.error_rate is not None and watch.error_rate() > spec.limits.error_rate:
@@ -184,13 +187,15 @@ def signals(interrupt: Callable[[], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    for number in (signal.SIGINT, signal.SIGTERM):
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
         loop.add_signal_handler(number, interrupt)
     try:
         yield
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)  # which leaves the system's own
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -221,23 +226,20 @@ async def run(spec: Spec, out: Path, watch: Watch) -> tuple[Path, str]:
     the run ended."""
     with Scraper(pages(spec)) as scraper:  # before anything is asked, so that counters and ledger begin together
         prepared, asked = await prepare(spec, out)
-        folder = make_folder(prepared.spec, out)
-        store = Store(folder)
-        for call in asked:
-            store.emit(structs.replace(call, itl=None))
-        store.flush()  # pyarrow is imported here, before the clock starts
         header, plan = describe(prepared), prepared.plan()
+        store = open_store(make_folder(prepared.spec, out), header, asked)
         with collected_rarely():
-            return folder, await timed(prepared, plan, folder, store, header, watch, scraper)
+            stopped = await timed(prepared, plan, store, header, watch, scraper)
+        return store.folder, stopped
 
 
 async def timed(
-    prepared: Prepared, plan: Plan, folder: Path, store: Store, header: dict[str, Any], watch: Watch, scraper: Scraper
+    prepared: Prepared, plan: Plan, store: Store, header: dict[str, Any], watch: Watch, scraper: Scraper
 ) -> str:
     """The part of a run that has a clock, from its head start to the closed records; returns why it ended."""
     spec, clock = prepared.spec, Clock(time.perf_counter() + HEAD_START)
     header |= {"clock_anchor": clock.anchor()}
-    write_header(folder, header)
+    store.head(header)
     scraper.begin(store.emit, clock.epoch)
 
     def emit(record: Call | Tool | Session) -> None:
@@ -247,18 +249,16 @@ async def timed(
         store.emit(record)
 
     lanes = prepared.lanes(clock)
-    world = World(lanes.of, clock, emit, spec.seed, spec.max_agents_per_session)
+    world = World(lanes.of, clock, emit, spec.seed, spec.max_agents_per_session, store.begin)
     try:
-        health = await perform(spec, plan, world, watch, store.flush)
+        with kept(store):
+            health = await perform(spec, plan, world, watch, Disk(store))
         duration = clock.now()
     finally:
-        try:
-            await lanes.close()
-            await asyncio.to_thread(scraper.settle)
-        finally:
-            store.close()
+        await lanes.close()
+        await asyncio.to_thread(scraper.settle)
     header |= {"clock_anchor": clock.anchor(), "duration": duration, "health": health, "itl": watch.itl.summary()}
-    write_header(folder, header | {"pages": scraper.describe()})
+    finish(store, header | {"pages": scraper.describe()})
     return str(health["stop_reason"])
 
 

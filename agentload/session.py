@@ -80,12 +80,14 @@ class World:
         emit: Callable[[Call | Tool | Session], None],
         seed: int,
         most_agents: int = 1_000,  # of one session, its root included
+        begin: Callable[[], None] = lambda: None,  # told of every model call just before it is made
     ) -> None:
         self.lane_of = lane_of
         self.clock = clock
         self.emit = emit
         self.seed = seed
         self.most_agents = most_agents
+        self.begin = begin
         self.ending = False  # agents stop before their next model call
         self.offered: int | None = None  # sessions that the schedule wants; None in a closed loop
         self.started = 0  # sessions
@@ -294,6 +296,7 @@ async def call_model(chat: Chat, tally: Tally, due: float, world: World, lane: L
                 await lane.quota.wait(chat)
             throttled = world.clock.now() - start
         world.in_flight += 1
+        world.begin()
         try:
             reply = await lane.client.send(
                 chat, Place(tally.session, tally.agent, tally.archetype, step, attempt, due), emit

@@ -16,7 +16,8 @@ from pathlib import Path
 from msgspec import structs
 
 from agentload.box.cluster import Cluster
-from agentload.errors import BadInput
+from agentload.disk import finish, kept, open_store
+from agentload.errors import BadInput, Failed
 from agentload.flights import model_of, needs_text
 from agentload.plan import check_room
 from agentload.prepare import Prepared, check_folder
@@ -26,7 +27,6 @@ from agentload.spec import Spec
 from agentload.virtual import World
 from agents.endpoint import Features
 from agents.text import Calibration, Encoder
-from collectors.store import Store, write_header
 
 CALIBRATION = Calibration(per_word=1.0, per_message=5.0, per_system=5.0, per_request=3.0, counted=True)
 """What calibrating against a served box finds: its template is known (`agentload.box.words`)."""
@@ -49,20 +49,19 @@ def simulate(spec: Spec, out: Path, watch: Watch | None = None) -> tuple[Path, s
     timing = f"{cluster.preset.serves}; {cluster.preset.validity}"
     features = Features(context_length=context, simulated=True, timing=timing)
     prepared = Prepared(spec, f"{secrets.randbits(32):08x}", salt, features, CALIBRATION, "agentload (simulated)")
-    folder = make_folder(spec, out)
-    store = Store(folder)
     header = describe(prepared) | {"virtual": True, "clock_anchor": {"monotonic": 0.0, "unix": time.time()}}
     header["endpoint"] |= {"url": f"the cluster in the box ({cluster.preset.name}), in virtual time", "client": "none"}
-    write_header(folder, header)
+    store = open_store(make_folder(spec, out), header)
     if watch is None and (spec.limits.tokens or spec.limits.error_rate is not None):
         watch = Watch()
     began, cpu = time.perf_counter(), time.process_time()
     world = World(prepared.plan(), cluster, model_of(spec, context, Encoder(CALIBRATION)), store, watch)
     try:
-        with uncollected():
+        with kept(store), uncollected():
             reason = world.perform()
-    finally:
-        store.close()
+    except OSError as error:
+        again = "make room, and simulate again: the same seed gives the same sessions"
+        raise Failed(f"{store.folder} takes no more records ({error.strerror or error}); {again}") from None
     health = {
         "sessions_offered": world.offered,
         "sessions_started": world.started,
@@ -72,8 +71,8 @@ def simulate(spec: Spec, out: Path, watch: Watch | None = None) -> tuple[Path, s
         "simulation_seconds": time.perf_counter() - began,
         "simulation_cpu_seconds": time.process_time() - cpu,
     }
-    write_header(folder, header | {"duration": world.now, "health": health, "itl": cluster.gaps.summary()})
-    return folder, reason
+    finish(store, header | {"duration": world.now, "health": health, "itl": cluster.gaps.summary()})
+    return store.folder, reason
 
 
 @contextlib.contextmanager

@@ -81,6 +81,8 @@ def _notes(made: Columns, ok: Columns, sessions: Columns, health: Mapping[str, A
     said = []
     if health.get("interrupted"):
         said.append("the run was interrupted: its figures are of what was recorded until then")
+    if missing := int(health.get("calls_unrecorded") or 0):
+        said.append(f"{missing:,} calls were begun and have no record: their process was killed")
     if len(made) > len(ok):
         why = ", ".join(f"{error['count']:,} {status}" for status, error in errors(made).items())
         lost = f"{len(made) - len(ok):,} of {len(made):,} calls were not answered ({why})"

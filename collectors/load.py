@@ -13,7 +13,7 @@ import numpy as np
 from msgspec.structs import fields
 from numpy.typing import NDArray
 
-from collectors.records import SCHEMA, Call, Sample, Session, Tool
+from collectors.records import CALIBRATION, SCHEMA, Call, Sample, Session, Tool
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 Array: TypeAlias = NDArray[Any]
 TABLES: dict[str, type[msgspec.Struct]] = {"calls": Call, "tools": Tool, "sessions": Session, "server": Sample}
 """The files of a run folder and the record each holds."""
+
+HEADER = "run.json"
+BEGUN = "calls.begun"
+"""How many calls were begun, as text; there while a run goes on, and of one that was killed."""
+SPOOLS = "workers"
+"""Folder of the folders in which workers on the same machine keep their records until their master has them."""
 
 
 class Ragged(NamedTuple):
@@ -84,12 +90,30 @@ def load_run(folder: Path | str) -> Run:
     Raises FileNotFoundError where there is none, ValueError where a newer version wrote it.
     """
     folder = Path(folder)
-    found = [folder / "run.json", *(folder / f"{name}{end}" for name in TABLES for end in (".arrows", ".parquet"))]
+    found = [folder / HEADER, *(folder / f"{name}{end}" for name in TABLES for end in (".arrows", ".parquet"))]
     if not any(path.exists() for path in found):
         raise FileNotFoundError(f"{folder} is not a run folder: it holds neither run.json nor records")
     header = msgspec.json.decode(found[0].read_bytes()) if found[0].exists() else {}
     known_to(header.get("schema", 1))
-    return Run(header, **{name: to_columns(read_table(folder, name), record) for name, record in TABLES.items()})
+    run = Run(header, **{name: to_columns(read_table(folder, name), record) for name, record in TABLES.items()})
+    return run._replace(header=header | {"unrecorded_calls": unrecorded(folder, run.calls)})
+
+
+def unrecorded(folder: Path, calls: Columns) -> int:
+    """Calls that were begun and have no record: a process was killed, or goes on."""
+    made = calls.worker[calls.session != CALIBRATION]
+    counts = {"": folder / BEGUN} | {spool.name: spool / BEGUN for spool in spools(folder)}
+    found = 0
+    for worker, path in counts.items():
+        if path.exists():
+            recorded = (made == worker).sum() if worker else len(made)
+            found += max(0, int(path.read_bytes() or 0) - int(recorded))
+    return found
+
+
+def spools(folder: Path) -> list[Path]:
+    """Folders of workers that keep their records on this machine."""
+    return sorted(path for path in (folder / SPOOLS).glob("*") if path.is_dir())
 
 
 def from_records(header: dict[str, Any], records: list[msgspec.Struct]) -> Run:
@@ -115,6 +139,18 @@ def read_table(folder: Path, name: str) -> "pa.Table":
     elif parquet.exists():
         return conformed(pq.read_table(parquet), TABLES[name])
     return schema(TABLES[name]).empty_table()
+
+
+def read_records(folder: Path, name: str) -> Iterator["pa.RecordBatch"]:
+    """The same, a batch at a time."""
+    import pyarrow as pa
+
+    stream = folder / f"{name}.arrows"
+    if not stream.exists():
+        yield from read_table(folder, name).to_batches()
+        return
+    for batch in read_batches(stream):
+        yield from conformed(pa.Table.from_batches([batch]), TABLES[name]).to_batches()
 
 
 def conformed(table: "pa.Table", record: type[msgspec.Struct]) -> "pa.Table":

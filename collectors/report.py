@@ -13,7 +13,8 @@ from collectors.health import LIMITS, ms
 from collectors.load import Run, load_run
 from collectors.metrics import agents_calls, answered
 from collectors.page import card, page, plot, section
-from collectors.store import recover, write_file
+from collectors.recovery import recover
+from collectors.store import write_file
 from collectors.summary import BASELINE, duration, summarise
 from collectors.text import duration_text, gate_lines, number, share
 from collectors.waterfall import waterfall

@@ -1,12 +1,14 @@
 """Where records are written: the one file that touches the disk while a run goes on.
 
 While it runs, records are appended to Arrow IPC streams, readable up to the last whole batch after `kill -9`. At the
-end they become Parquet. `collectors.load` reads both.
+end they become Parquet. `collectors.load` reads both, `collectors.recovery` mends what was cut off.
 """
 
+import contextlib
 import fcntl
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import shutil
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from threading import Lock
 from types import NoneType
@@ -15,8 +17,8 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 import msgspec
 from msgspec.structs import astuple, fields
 
-from collectors.load import TABLES, Columns, conformed, read_batches, read_table, to_columns
-from collectors.records import CALIBRATION, SCHEMA, Call, Sample, Session, Tool
+from collectors.load import BEGUN, HEADER, TABLES, conformed, read_batches
+from collectors.records import SCHEMA, Call, Sample, Session, Tool
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,66 +31,194 @@ ROW_GROUP = 200_000
 """Rows of a Parquet row group: few enough to hold in memory, enough to compress well."""
 
 
+class Stream:
+    """A file that grows by whole pieces: of one that the disk does not take, nothing stays."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.size = path, 0
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o666)
+
+    def append(self, piece: "bytes | pa.Buffer") -> None:
+        """Hand a piece to the operating system. Raises OSError."""
+        left = memoryview(piece)
+        try:
+            while left:
+                left = left[os.write(self._file, left) :]
+        except OSError:
+            os.ftruncate(self._file, self.size)
+            raise
+        self.size += len(piece)
+
+    def in_place(self) -> bool:
+        """Whether its path still leads to it: not when it was deleted or moved."""
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self._file))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    def move(self, path: Path) -> None:
+        """Go on at another path with all that was written, which the system still has even where it was deleted."""
+        other, at = Stream(path), 0
+        try:
+            while piece := os.pread(self._file, 1 << 20, at):
+                other.append(piece)
+                at += len(piece)
+        except OSError:
+            other.remove()
+            raise
+        os.close(self._file)
+        self.path, self.size, self._file = other.path, other.size, other._file
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def remove(self) -> None:
+        os.close(self._file)
+        self.path.unlink(missing_ok=True)
+
+
 class Store:
-    """A run folder that takes records. `emit` is for the hot path; `flush`, once a second, may run in a thread."""
+    """A run folder that takes records. `emit` is for the hot path; `flush`, twice a second, may run in a thread."""
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.mended = 0  # times that the folder was deleted or moved away under us, and made again
         self._gathered: dict[type[msgspec.Struct], list[msgspec.Struct]] = {kind: [] for kind in TABLES.values()}
-        self._writers: dict[type[msgspec.Struct], tuple[pa.OSFile, pa.RecordBatchStreamWriter]] = {}
+        self._streams: dict[type[msgspec.Struct], Stream] = {}
+        self._begun, self._count = -1, 0  # file and value of the count of calls that were begun
+        self._header = b""
+        self._closed = False
         self._flushing = Lock()
         if any((self.folder / f"{name}{end}").exists() for name in TABLES for end in (".arrows", ".parquet")):
             raise FileExistsError(f"{self.folder} already holds the records of a run; name another folder")
-        self._held = _hold(self.folder)
+        self._held = hold(self.folder)
         if self._held is None:
             raise BlockingIOError(f"{self.folder} is being written by another run; name another folder")
+
+    @property
+    def waiting(self) -> int:
+        """Records that are not on disk yet."""
+        return sum(map(len, self._gathered.values()))
+
+    def begin(self) -> None:
+        """Count a call that is about to be made. Every one ends in a record, so that after `kill -9` the difference is
+        how many are missing: the system has the count at once (1 µs)."""
+        self._count += 1
+        if self._begun < 0:
+            self._begun = os.open(self.folder / BEGUN, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        with contextlib.suppress(OSError):  # a full disk: the count stays behind, and the run ends soon
+            os.pwrite(self._begun, b"%-20d" % self._count, 0)
 
     def emit(self, record: Call | Tool | Session | Sample) -> None:
         """Take one record, from any thread; it is on disk after the next `flush`."""
         self._gathered[type(record)].append(record)
 
+    def head(self, header: dict[str, Any]) -> None:
+        """Write the header, and remember it for a folder that has to be made again. Raises OSError."""
+        self._header = header_text(header)
+        write_file(self.folder / HEADER, self._header)
+
     def flush(self) -> None:
-        """Hand what has gathered to the operating system.
+        """Hand what has gathered to the operating system. Raises OSError where it takes no more.
 
         Rows leave their list only after they were written, and from its front, while `emit` appends to its back: no
         record is lost to a concurrent `emit` or to a full disk.
         """
         with self._flushing:
-            if not self._writers:
-                self._open()
+            self._open()
+            if not all(stream.in_place() for stream in self._streams.values()):
+                self._mend()
             for kind, rows in self._gathered.items():
                 for _ in range(0, len(rows), PIECE):
                     piece = rows[:PIECE]
-                    self._writers[kind][1].write_batch(to_batch(piece, kind))
+                    self._streams[kind].append(to_batch(piece, kind).serialize())
                     del rows[: len(piece)]
 
     def close(self) -> None:
-        """Write the rest, then Parquet, then remove the streams."""
+        """Write the rest, then Parquet, then remove the streams; one whose Parquet finds no room stays, and is as good.
+
+        Raises OSError where the rest cannot be written; then nothing is lost yet, and `move` may help.
+        """
+        if self._closed:
+            return
         self.flush()
-        for file, writer in self._writers.values():
-            writer.close()
-            file.close()
-        for name in TABLES:
-            _write_parquet(self.folder, name, read_batches(self.folder / f"{name}.arrows"))
+        for name, kind in TABLES.items():
+            try:
+                write_parquet(self.folder, name, read_batches(self.folder / f"{name}.arrows"))
+            except OSError:
+                (self.folder / f".{name}.parquet.part").unlink(missing_ok=True)
+            self._streams.pop(kind).close()
+        self._let_go()
+        (self.folder / BEGUN).unlink(missing_ok=True)
+        self._closed = True
+
+    def move(self, folder: Path) -> None:
+        """Go on in another folder, with everything that this one has. Raises OSError."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for stream in self._streams.values():
+            stream.move(folder / stream.path.name)
+        for name in TABLES if self._closed else ():
+            for done in self.folder.glob(f"{name}.*"):
+                shutil.copy(done, folder)
+        if self._header:
+            write_file(folder / HEADER, self._header)
+        self._let_go()
+        self.folder, self._held = folder, hold(folder)
+
+    def shed(self, most: int) -> None:
+        """Keep no more than so many records of each kind waiting: the disk refuses them, and somebody else has them."""
+        with self._flushing:
+            for rows in self._gathered.values():
+                del rows[:-most]
+
+    def drop(self) -> None:
+        """Remove the folder: somebody else has its records."""
+        for stream in self._streams.values():
+            stream.close()
+        self._let_go()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _open(self) -> None:
+        for name, kind in TABLES.items():
+            if kind not in self._streams:
+                stream = Stream(self.folder / f"{name}.arrows")
+                try:
+                    stream.append(schema(kind).serialize())
+                except OSError:
+                    stream.remove()
+                    raise
+                self._streams[kind] = stream
+
+    def _mend(self) -> None:
+        """Make again what was deleted or moved away, from what the system still has of it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for stream in self._streams.values():
+            if not stream.in_place():
+                stream.move(stream.path)
+        if self._header:
+            write_file(self.folder / HEADER, self._header)
+        self._let_go()
+        self._held = hold(self.folder)
+        self.mended += 1
+
+    def _let_go(self) -> None:
+        """Close the lock and the count; the count is written anew with the next call."""
         if self._held is not None:
             os.close(self._held)
             self._held = None
-
-    def _open(self) -> None:
-        import pyarrow as pa
-
-        for name, kind in TABLES.items():
-            file = pa.OSFile(
-                str(self.folder / f"{name}.arrows"), "wb"
-            )  # unbuffered: a write is with the system at once
-            self._writers[kind] = file, pa.ipc.new_stream(file, schema(kind))
+        if self._begun >= 0:
+            os.close(self._begun)
+            self._begun = -1
 
 
 def write_header(folder: Path | str, header: dict[str, Any]) -> None:
     """run.json: what was asked for, of what, by what. Secrets must not be in it."""
-    text = msgspec.json.format(msgspec.json.encode(header, order="deterministic"), indent=2)
-    write_file(Path(folder) / "run.json", text)
+    write_file(Path(folder) / HEADER, header_text(header))
+
+
+def header_text(header: dict[str, Any]) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(header, order="deterministic"), indent=2)
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -97,28 +227,6 @@ def write_file(path: Path, content: bytes) -> None:
     half = path.with_name(f".{path.name}.part")
     half.write_bytes(content)
     half.replace(path)
-
-
-def recover(folder: Path | str) -> bool:
-    """Make an interrupted run whole: streams become Parquet, and sessions cut off get a row with outcome "unfinished".
-
-    At most the batch that was being written is lost. False when there is nothing to do, or when the run still goes on.
-    """
-    folder = Path(folder)
-    if not any((folder / f"{name}.arrows").exists() for name in TABLES):
-        return False
-    held = _hold(folder)
-    if held is None:
-        return False
-    for name in ("calls", "tools", "server"):
-        if (stream := folder / f"{name}.arrows").exists():
-            _write_parquet(folder, name, read_batches(stream))
-    kinds: dict[str, type[msgspec.Struct]] = {"calls": Call, "tools": Tool, "sessions": Session}
-    calls, tools, sessions = (to_columns(read_table(folder, name), kind) for name, kind in kinds.items())
-    missing = to_batch(list(unfinished(calls, tools, sessions)), Session)
-    _write_parquet(folder, "sessions", [*read_table(folder, "sessions").to_batches(), missing])
-    os.close(held)
-    return True
 
 
 def schema(record: type[msgspec.Struct]) -> "pa.Schema":
@@ -148,7 +256,8 @@ def to_batch(rows: Sequence[msgspec.Struct], record: type[msgspec.Struct]) -> "p
     return pa.RecordBatch.from_arrays(arrays, schema=wanted)
 
 
-def _write_parquet(folder: Path, name: str, batches: Iterable["pa.RecordBatch"]) -> None:
+def write_parquet(folder: Path, name: str, batches: Iterable["pa.RecordBatch"]) -> None:
+    """Records as Parquet, whole or not at all; their stream is removed once that is there."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -165,7 +274,7 @@ def _write_parquet(folder: Path, name: str, batches: Iterable["pa.RecordBatch"])
     (folder / f"{name}.arrows").unlink(missing_ok=True)
 
 
-def _hold(folder: Path) -> int | None:
+def hold(folder: Path) -> int | None:
     """A lock on the folder, which the system lets go when the process dies; None when another process has it."""
     held = os.open(folder, os.O_RDONLY)
     try:
@@ -174,63 +283,3 @@ def _hold(folder: Path) -> int | None:
         os.close(held)
         return None
     return held
-
-
-def unfinished(calls: Columns, tools: Columns, sessions: Columns) -> Iterator[Session]:
-    """A row for every agent that made calls and has none, and for the root of each."""
-    known = set(zip(sessions.session.tolist(), sessions.agent.tolist(), strict=True))
-    seen = {key for key in zip(calls.session.tolist(), calls.agent.tolist(), strict=True) if key[0] != CALIBRATION}
-    lost = sorted((seen | {(session, "") for session, _ in seen}) - known)
-    if not lost:
-        return
-    rows = _rows_of(calls, set(lost)), _rows_of(tools, set(lost))
-    for key in lost:
-        yield _rebuild(key, calls, rows[0].get(key, []), tools, rows[1].get(key, []), seen)
-
-
-def _rows_of(columns: Columns, keys: set[tuple[int, str]]) -> dict[tuple[int, str], list[int]]:
-    rows: dict[tuple[int, str], list[int]] = {}
-    for i, key in enumerate(zip(columns.session.tolist(), columns.agent.tolist(), strict=True)):
-        if key in keys:
-            rows.setdefault(key, []).append(i)
-    return rows
-
-
-def _rebuild(
-    key: tuple[int, str], calls: Columns, c: list[int], tools: Columns, t: list[int], seen: set[tuple[int, str]]
-) -> Session:
-    """The row of an agent that was cut off, from its calls (rows `c`) and its tools (rows `t`)."""
-    session, agent = key
-    spans = [*zip(calls.due[c], calls.end[c], strict=True), *zip(tools.start[t], tools.end[t], strict=True)]
-    start, end = min((s for s, _ in spans), default=0.0), max((e for _, e in spans), default=0.0)
-    step_ends: dict[int, float] = {}  # tools of one step ran in parallel: the longest counts
-    for step, seconds in zip(tools.step[t].tolist(), (tools.end - tools.start)[t].tolist(), strict=True):
-        step_ends[step] = max(step_ends.get(step, 0.0), seconds)
-    model, tool = float((calls.end - calls.sent)[c].sum()), sum(step_ends.values())
-    return Session(
-        session=session,
-        agent=agent,
-        archetype=calls.archetype[c[0]] if c else "",
-        due=float(start),
-        start=float(start),
-        end=float(end),
-        outcome="unfinished",
-        intents=0,
-        steps=len(set(calls.step[c].tolist())),
-        calls=len(c),
-        tool_calls=len(t),
-        children=sum(s == session and a != "" and a.rpartition(".")[0] == agent for s, a in seen),
-        compactions=0,
-        input_tokens=int(calls.input_tokens[c].sum()),
-        cached_tokens=int(calls.cached_tokens[c].sum()),
-        output_tokens=int(calls.output_tokens[c].sum()),
-        reasoning_tokens=int(calls.reasoning_tokens[c].sum()),
-        argument_tokens=int(calls.argument_tokens[c].sum()),
-        model_seconds=model,
-        tool_seconds=tool,
-        wait_seconds=max(0.0, float(end - start) - model - tool),
-        join_seconds=0.0,
-        tenant=calls.tenant[c[0]] if c else "",
-        worker=calls.worker[c[0]] if c else "",
-        error="the run was interrupted",
-    )

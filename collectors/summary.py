@@ -85,7 +85,8 @@ def health_of(run: Run) -> dict[str, Any]:
     asked = [(run.header.get("profile") or {}).get("agents"), (run.header.get("spec") or {}).get("sessions")]
     least = None if asked[0] is None else min(n for n in asked if n is not None)  # fewer sessions than agents
     seen = run.header.get("health") or {}
-    return {"agents_asked": least, "interrupted": "duration" not in run.header} | seen
+    missing = run.header.get("unrecorded_calls", 0)
+    return {"agents_asked": least, "interrupted": "duration" not in run.header, "calls_unrecorded": missing} | seen
 
 
 def _run(run: Run, calls: Columns, seconds: float) -> dict[str, Any]:
@@ -107,6 +108,7 @@ def _run(run: Run, calls: Columns, seconds: float) -> dict[str, Any]:
         "calls_counted": int(counted(run, calls.due).sum()),
         "sub_agents": len(run.sessions) - len(root),
         "calls": len(calls),
+        "calls_unrecorded": health["calls_unrecorded"],
         "tool_calls": len(run.tools),
         "calls_in_flight_peak": metrics.peak(flying),
         "calls_in_flight_mean": metrics.time_mean(flying, 0.0, seconds),

@@ -16,7 +16,8 @@ from collect_made import HEADER, made_run
 
 from collectors.load import from_records, load_run
 from collectors.records import Call, Session, Tool
-from collectors.store import Store, recover, write_header
+from collectors.recovery import recover
+from collectors.store import Store, write_header
 
 
 def a_call(session: int = 0, **changes: object) -> Call:

@@ -17,9 +17,12 @@ from agentload.screen import Watch
 from agentload.session import Clock, World
 from agents.chain import Agent
 from collectors.records import Call, Session, Tool
-from collectors.store import Store, write_header
+from collectors.store import Store
 
 Work: TypeAlias = Callable[[World], Coroutine[Any, Any, None]]
+
+KEPT = 100_000
+"""Most records of a kind that a worker keeps in memory while its own disk takes none."""
 
 
 class Noted(Plan):
@@ -105,7 +108,9 @@ class Crew:
         await self.begun.wait()
         try:
             spec = self.prepared.spec
-            await self.perform(World(lanes.of, self.clock, self.emit, spec.seed, spec.max_agents_per_session))
+            await self.perform(
+                World(lanes.of, self.clock, self.emit, spec.seed, spec.max_agents_per_session, self.store.begin)
+            )
         finally:
             await lanes.close()
 
@@ -113,7 +118,7 @@ class Crew:
         """What `run.perform` does for one process, but for signals and limits, which are the master's."""
         spec = self.prepared.spec
         anchor = {"clock_anchor": self.clock.anchor(), "worker": self.name}
-        write_header(self.store.folder, self.header | anchor)
+        self.store.head(self.header | anchor)
         sessions = asyncio.create_task(self.do_work(world))
         self.stop = stop = Stop(world, sessions, spec.drain)
         helpers = [
@@ -167,7 +172,10 @@ class Crew:
         self.batches += 1
 
         def write() -> None:
-            self.store.flush()
+            try:
+                self.store.flush()
+            except OSError:  # a full disk: the master gets these anyway, and the next time may do
+                self.store.shed(KEPT)
             self.ship(batch, pack(batch))
 
         # Not to be cut short: a batch that is numbered must be shipped. The end waits for it.

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import uvloop
-from msgspec import Struct, structs
+from msgspec import Struct
 
+from agentload.disk import FULL, finish, kept, open_store
 from agentload.errors import BadInput
 from agentload.fleet.master import Master
 from agentload.fleet.worker import Work, unpatched_locust, work
@@ -22,7 +23,7 @@ from agentload.realtime import describe, make_folder
 from agentload.screen import Watch, shown
 from agentload.spec import Spec
 from agentload.telemetry.scrape import Scraper, pages
-from collectors.store import Store, write_header
+from collectors.load import SPOOLS
 
 if TYPE_CHECKING:
     from locust.env import Environment
@@ -62,10 +63,7 @@ def run_fleet(spec: Spec, out: Path, options: Fleet, console: "Console | None" =
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
             prepared, asked = loop.run(prepare(spec, out))
         folder = make_folder(prepared.spec, out)
-        store, watch = Store(folder), Watch()
-        for call in asked:
-            store.emit(structs.replace(call, itl=None))
-        store.flush()
+        store, watch = open_store(folder, describe(prepared), asked), Watch()
 
         def died() -> set[int]:
             return {process.pid for process in processes if process.poll() is not None}
@@ -73,15 +71,17 @@ def run_fleet(spec: Spec, out: Path, options: Fleet, console: "Console | None" =
         count = options.workers + options.expect_workers
         master = Master(runner, prepared, folder, store, watch, died, count, spool=not options.expect_workers)
         try:
-            health = drive(master, environment, options, scraper, console)
+            with kept(store):
+                health = drive(master, environment, options, scraper, console)
         finally:
             runner.quit()
-            store.close()
-            with contextlib.suppress(OSError):  # not there, or not empty: a lost worker's records stay
-                (folder / "workers").rmdir()
     header = describe(prepared) | {"clock_anchor": master.clock.anchor(), "duration": master.latest}
-    write_header(folder, header | {"health": health, "itl": master.itl(), "pages": scraper.describe()})
-    return folder, {"interrupted": 130, "max_error_rate": 1, "workers_lost": 1}.get(health["stop_reason"], 0)
+    finish(store, header | {"health": health, "itl": master.itl(), "pages": scraper.describe()})
+    with contextlib.suppress(OSError):  # not there, or not empty: a lost worker's records stay
+        (folder / SPOOLS).rmdir()
+    return store.folder, {"interrupted": 130, "max_error_rate": 1, "workers_lost": 1, FULL: 1}.get(
+        health["stop_reason"], 0
+    )
 
 
 def drive(
@@ -90,7 +90,8 @@ def drive(
     """The run from its workers' arrival to their farewell; returns its health."""
     import gevent
 
-    handlers = [gevent.signal_handler(number, master.interrupt) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = [gevent.signal_handler(number, master.interrupt) for number in before]
     spec = master.prepared.spec
     environment.host = spec.endpoint.url
     try:
@@ -104,7 +105,7 @@ def drive(
             environment.events.test_stopping.add_listener(lambda **_: master.end("workers_lost"))  # Locust sees none
             master.runner.update_state("running")
             header = describe(master.prepared) | {"clock_anchor": master.clock.anchor()}
-            write_header(master.folder, header)
+            master.store.head(header)
             with shown(master.watch, f"{master.count} workers against {spec.endpoint.url}", spec.duration, console):
                 master.drive()
             master.finish()
@@ -113,6 +114,8 @@ def drive(
     finally:
         for handler in handlers:
             handler.cancel()
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return master.health()
 
 

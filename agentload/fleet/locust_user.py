@@ -28,6 +28,7 @@ from msgspec import structs
 
 from agentload import spec as specs
 from agentload.commands import target
+from agentload.disk import finish, open_store
 from agentload.fleet.hub import LoopThread, Mailbox
 from agentload.fleet.master import Master
 from agentload.fleet.worker import Work, Worker
@@ -37,7 +38,6 @@ from agentload.screen import Watch
 from agentload.session import World, run_agent
 from agentload.spec import Spec
 from collectors.report import write_report
-from collectors.store import Store, write_header
 
 if TYPE_CHECKING:
     from locust.env import Environment
@@ -185,9 +185,7 @@ class Conductor:
         spec = self.stack.enter_context(target(structs.replace(spec, duration=FOREVER, sessions=None)))
         self.prepared, asked = beside(partial(prepare, spec, out))
         self.folder = make_folder(self.prepared.spec, out)
-        store = Store(self.folder)
-        for call in asked:
-            store.emit(structs.replace(call, itl=None))
+        store = open_store(self.folder, describe(self.prepared), asked)
         self.stopping = False
         clients = list(runner.clients) if isinstance(runner, MasterRunner) else ["local"]
         self.master = Master(runner, self.prepared, self.folder, store, Watch(), set, len(clients), spool=False)
@@ -196,7 +194,7 @@ class Conductor:
             self.master.invite(client, client, 0)
         self.master.gather(COME_UP)
         self.master.begin(deal=False)
-        write_header(self.folder, self.header())
+        store.head(self.header())
         self.driving = gevent.spawn(self.master.drive, lambda: self.stopping)
 
     def header(self) -> dict[str, Any]:
@@ -217,14 +215,11 @@ class Conductor:
         self.master.tell("stopped", at_once=True)
         self.master.finish()
         self.master.mend()
-        self.master.store.close()
         health = self.master.health() | {"interrupted": False}
-        write_header(
-            self.folder,
-            self.header() | {"duration": self.master.latest, "health": health, "itl": self.master.itl()},
-        )
+        ended = {"duration": self.master.latest, "health": health, "itl": self.master.itl()}
+        finish(self.master.store, self.header() | ended)
         self.stack.close()
-        logger.info("agentload: the run's report is %s", write_report(self.folder))
+        logger.info("agentload: the run's report is %s", write_report(self.master.store.folder))
 
 
 def beside(main: Callable[[], Any]) -> Any:

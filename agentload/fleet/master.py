@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import structs
 
+from agentload.disk import FULL, Disk, settle
 from agentload.errors import BadInput
 from agentload.fleet.channel import (
     ACK,
@@ -35,6 +36,7 @@ from agentload.prepare import Prepared
 from agentload.realtime import describe
 from agentload.screen import Samples, Watch
 from agentload.session import Clock
+from collectors.load import SPOOLS
 from collectors.records import Call, Session, Tool
 from collectors.store import Store
 
@@ -109,6 +111,7 @@ class Master:
     ) -> None:  # fmt: skip
         self.runner, self.prepared, self.folder, self.store, self.watch = runner, prepared, folder, store, watch
         self.died, self.count, self.spool = died, count, spool
+        self.disk = Disk(store)
         self.mailbox = Mailbox()
         self.members: dict[str, Member] = {}
         self.clock = Clock()
@@ -132,7 +135,7 @@ class Master:
         name = f"{host}-{index}"
         self.members[client] = Member(name, client, pid)
         prepared = msgspec.msgpack.encode(self.prepared)
-        spool = str(self.folder / "workers" / name) if self.spool else ""
+        spool = str(self.folder / SPOOLS / name) if self.spool else ""
         header = msgspec.json.encode(describe(self.prepared))
         self.send(
             JOB, client, prepared=prepared, header=header, name=name, index=index, spool=spool, part=1 / self.count
@@ -262,7 +265,7 @@ class Master:
                 self.check(member, now)
             if now - flushed >= 0.5:
                 flushed = now
-                pool.apply(self.store.flush)
+                pool.apply(self.disk.write)
         if not self.working() and not self.reason:
             self.reason = "workers_lost" if any(member.lost for member in self.members.values()) else "done"
 
@@ -281,6 +284,8 @@ class Master:
 
     def check_limits(self) -> None:
         limits, w = self.prepared.spec.limits, self.watch
+        if self.disk.given_up:
+            self.end(FULL)
         if limits.tokens is not None and w.tokens >= limits.tokens:
             self.end("max_tokens")
         if limits.error_rate is not None and w.error_rate() > limits.error_rate:
@@ -325,10 +330,10 @@ class Master:
     def mend(self) -> None:
         """Give a row to each session that was cut off with its worker."""
         from collectors.load import load_run
-        from collectors.store import unfinished
+        from collectors.recovery import unfinished
 
-        self.store.flush()
-        run = load_run(self.folder)
+        settle(self.store, self.store.flush)
+        run = load_run(self.store.folder)
         rows = {(row.session, row.agent): row for row in unfinished(run.calls, run.tools, run.sessions)}
         for member in self.members.values():
             for number, (archetype, at) in member.missing().items():

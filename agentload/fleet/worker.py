@@ -5,7 +5,6 @@
 
 import logging
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -16,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from agentload.errors import BadInput
+from agentload.disk import settle
+from agentload.errors import BadInput, Failed
 from agentload.fleet.channel import (
     ACK,
     BATCH,
@@ -192,10 +192,10 @@ class Worker:
         if self.crew is None:
             return 1 if self.cut else 0
         store = self.crew.store
-        store.close()
         if not self.cut:
-            shutil.rmtree(store.folder)
+            store.drop()
             return 0
+        settle(store, store.close)
         kept = f"{len(self.outbox.waiting)} of its last batches did not get through"
         print(  # noqa: T201
             f"agentload: worker {self.crew.name} was cut off from its master ({self.cut}); {kept}; "
@@ -257,6 +257,9 @@ def main() -> None:
     except BadInput as error:
         print(f"agentload: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
+    except Failed as error:
+        print(f"agentload: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(1)
 
 
 if __name__ == "__main__":
