@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from collectors import charts, tables
+from collectors import charts, serverpage, tables
 from collectors.baseline import intervals
 from collectors.health import LIMITS, ms
 from collectors.load import Run, load_run
@@ -66,6 +66,8 @@ def _figures(run: Run, summary: Summary) -> dict[str, charts.Figure]:
         }
     if any(row["tokens_per_intent"] for row in rows.values()):
         figures["amplification"] = charts.amplification(rows, BASELINE)
+    if (server := serverpage.figure(run, calls, seconds)) is not None:
+        figures["server"] = server
     if summary["errors"]:
         figures["failures"] = charts.failures(calls, seconds)
     return figures
@@ -202,6 +204,7 @@ def _sections(summary: Summary, spot: dict[str, str]) -> list[str]:
         section("By archetype", "Sub-agents count towards the session that started them.", tables.archetypes(summary)),
         _habits(summary["habits"]),
     ]
+    found.append(serverpage.part(summary["server"], spot.get("server", "")))
     if "amplification" in spot:
         says = (
             "What one thing asked for by a person costs in tokens, chatting and with an agent at work. Of sessions "

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from collectors import metrics
+from collectors import metrics, server
 from collectors.gate import judge_run
 from collectors.habits import habits
 from collectors.health import judge
@@ -42,6 +42,7 @@ def summarise(run: Run) -> dict[str, Any]:
         "demand": _demand(calls, run.sessions),
         "habits": habits(run),
         "drift": {"input": drift(calls, "input"), "output": drift(calls, "output")},
+        "server": server.summary(run, seconds),
         "errors": metrics.errors(calls),
         "tenants": by_name(calls, calls.tenant),
         "endpoints": by_name(calls, calls.endpoint),

@@ -95,9 +95,11 @@ def test_the_ledger_is_what_the_endpoint_counted(box: str, tmp_path: Path) -> No
     root = box.removesuffix("/v1")
     before = counters(root, *LEDGER)
     result = run("--url", box, "--sessions", "12", "--agents", "6", *MIX, out=tmp_path)
-    sums = json.loads(next(tmp_path.glob("*/summary.json")).read_text())["tokens"]
+    summary = json.loads(next(tmp_path.glob("*/summary.json")).read_text())
+    sums = summary["tokens"]
 
     assert ledger(result) == (counters(root, *LEDGER) - before).tolist()
+    assert [row["says"] for row in summary["server"]["ledger"]] == ["equal to the token"] * 3
     assert [sums["input"], sums["input_cached"], sums["output"]] == ledger(result)
 
 
@@ -345,6 +347,12 @@ def test_the_ledger_is_what_a_real_vllm_counted(tmp_path: Path, client: str, mod
     assert set(result.calls.status.tolist()) == {"ok"}
     assert set(result.calls.usage.tolist()) == {"server"}
     assert ledger(result) == (counters(VLLM, *LEDGER) - before).tolist()
+    said = json.loads(next(tmp_path.glob("*/summary.json")).read_text())["server"]
+    assert {row["account"]: row["says"] for row in said["ledger"]} == dict.fromkeys(
+        ("input", "cached input", "output"), "equal to the token"
+    )
+    assert said["engine"] == "vllm"
+    assert {"running", "waiting", "kv_usage", "prompt_tokens", "generation_tokens"} <= set(result.server.name.tolist())
     if mode == "sized":
         made = result.calls.session >= 0
         drift = np.abs(result.calls.input_tokens[made] / result.calls.wanted_input_tokens[made] - 1)

@@ -1,0 +1,154 @@
+"""The servers' view of a run, by numbers worked out by hand."""
+
+import json
+import os
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from test_collect_metrics import call, session
+
+from collectors import server
+from collectors.load import Run, from_records, load_run
+from collectors.records import CALIBRATION, Sample
+from collectors.report import render
+from collectors.store import Store, recover
+from collectors.summary import summarise
+from collectors.text import to_text
+
+PAGE = "http://a/metrics"
+
+
+def said(word: str, *values: float, series: str = "engine=0", who: str = "vllm", first: float = -1.0) -> list[Sample]:
+    """One reading a second."""
+    return [Sample(first + i, PAGE, who, series, word, value) for i, value in enumerate(values)]
+
+
+def run_of(*parts: list[Sample], calls: tuple[msgspec.Struct, ...] = (), **header: object) -> Run:
+    return from_records(header, [*calls, *(sample for part in parts for sample in part)])
+
+
+def test_a_counter_that_falls_has_been_reset_and_counts_from_zero() -> None:
+    found = server.readings(run_of(said("preemptions", 10, 15, 3, 4)).server, "vllm", "preemptions")
+
+    assert server.rises(found[0].values).tolist() == [0, 5, 3, 1]
+    assert server.increase(found) == 9
+    assert server.resets(found) == 1
+
+
+def test_each_replicas_counter_is_reset_for_itself() -> None:
+    parts = said("prompt_tokens", 1000, 0, 10), said("prompt_tokens", 1000, 1010, 1020, series="engine=1")
+    found = server.readings(run_of(*parts).server, "vllm", "prompt_tokens")
+
+    assert server.increase(found) == 10 + 20  # of the sums 2000, 1010, 1030 nobody could say
+
+
+def test_levels_add_up_over_replicas_or_are_their_mean_and_grow_old() -> None:
+    found = server.readings(
+        run_of(said("running", 1, 2), said("running", 5, 7, series="engine=1")).server, "vllm", "running"
+    )
+    at = np.array([-1.5, -0.5, 0.5, 3.0, 3.5])
+
+    assert server.level(found, at).tolist() == pytest.approx([np.nan, 6, 9, 9, np.nan], nan_ok=True)
+    assert server.level(found, at, mean=True).tolist() == pytest.approx([np.nan, 3, 4.5, 4.5, np.nan], nan_ok=True)
+
+
+def test_rates_are_of_what_rose_between_readings_through_a_reset() -> None:
+    found = server.readings(run_of(said("generation_tokens", 0, 10, 40, 20)).server, "vllm", "generation_tokens")
+    edges = np.array([-2.0, -1.0, 0.0, 0.5, 1.0, 2.0, 3.0])
+
+    assert server.rate(found, edges).tolist() == pytest.approx([np.nan, 10, 30, 30, 20, np.nan], nan_ok=True)
+
+
+CALLS = (
+    call(session=CALIBRATION),
+    call(),
+    call(usage="estimated", status="cancelled", input_tokens=7, output_tokens=2),
+)
+
+
+@pytest.mark.parametrize(
+    ("counted", "says"),
+    [
+        ((0, 200), "equal to the token"),
+        ((0, 320), "the server counted 120 more: 1 calls of this run whose usage never came: cancelled, failed (about "
+                   "7 tokens); other clients"),
+        ((0, 900, 100), "other clients"),
+        ((500, 600, 50), "the server counted 50 fewer: 1 restarts: what was counted after the last reading before them "
+                         "is lost"),
+    ],
+)  # fmt: skip
+def test_the_ledger_is_held_against_the_counters_and_a_difference_is_named(
+    counted: tuple[float, ...], says: str
+) -> None:
+    rows = list(server.reconciled(run_of(said("prompt_tokens", *counted), calls=CALLS)))
+
+    assert [(row["server"], row["account"], row["ledger"]) for row in rows] == [("vllm", "input", 200)]
+    assert says in rows[0]["says"]
+
+
+def test_energy_comes_from_counters_else_from_power_over_time() -> None:
+    gpus = [said("energy", 100, 200, 300, who="dcgm", series=f"gpu={i}") for i in range(2)]
+    power = said("power", 100, 100, 300, who="dcgm", series="gpu=0")
+    by_counter = server.energy(run_of(*gpus, power, calls=CALLS), 4.0)
+    by_power = server.energy(run_of(power, calls=CALLS), 4.0)
+
+    assert by_counter is not None and by_power is not None
+    assert (by_counter["gpus"], by_counter["joules"], by_counter["mean_watts"]) == (2, 400, 200)
+    assert by_counter["tokens_per_joule"] == (200 + 22) / 400
+    assert by_counter["output_tokens_per_joule"] == 22 / 400
+    assert by_counter["output_tokens_per_second_per_gpu"] == 22 / 4 / 2
+    assert by_power["joules"] == 100 + 200
+
+
+def whole() -> Run:
+    return run_of(
+        said("running", 0, 3, 5, 0),
+        said("waiting", 0, 0, 2, 0),
+        said("kv_usage", 0, 0.5, 0.97, 0),
+        said("prefix_queries", 0, 50, 100, 100),
+        said("prefix_hits", 0, 30, 60, 60),
+        said("prompt_tokens", 0, 50, 100, 100),
+        said("generation_tokens", 5, 5, 16, 16),
+        said("preemptions", 0, 0, 4, 4),
+        said("up", 1, 1, 0, 1, who="", series=""),
+        said("power", 300, 300, 300, who="dcgm", series="gpu=0"),
+        calls=(call(), session()),
+    )
+
+
+def test_summary_text_and_report_say_what_the_server_said() -> None:
+    run = whole()
+    summary = summarise(run)
+    found, text, html = summary["server"], to_text(summary), render(run, summary)
+
+    assert (found["engine"], found["running"]["peak"], found["waiting"]["peak"]) == ("vllm", 5, 2)
+    assert (found["kv_usage"]["peak"], found["preemptions"]) == (0.97, 4)
+    assert found["hit_rate"] == {"server": 0.6, "calls": 0.6, "ideal": 0.0}
+    assert [(p["url"], p["read"], p["failed"], p["servers"]) for p in found["pages"]] == [
+        (PAGE, 3, 1, ["dcgm", "vllm"])
+    ]
+    assert "up to 5 running, up to 2 waiting, KV cache 97% at most, 4 preemptions, counters equal to the ledger" in text
+    assert "What the server said" in html and "equal to the token" in html
+    assert json.loads(msgspec.json.encode(summary)) == summary
+
+
+def test_a_run_whose_servers_said_nothing_has_no_such_part() -> None:
+    run = run_of(calls=(call(), session()))
+    summary = summarise(run)
+
+    assert summary["server"] is None
+    assert "What the server said" not in render(run, summary)
+
+
+def test_what_was_read_before_a_run_was_cut_off_is_recovered(tmp_path: Path) -> None:
+    store = Store(tmp_path / "run")
+    for sample in said("running", 1, 2):
+        store.emit(sample)
+    store.flush()
+    assert store._held is not None
+    os.close(store._held)  # as when its process dies
+
+    assert recover(tmp_path / "run")
+    assert load_run(tmp_path / "run").server.value.tolist() == [1.0, 2.0]
