@@ -116,6 +116,7 @@ class Cluster:
         self._agenda: list[tuple[float, int, Any, Any]] = []  # a heap: instant, order, what, which
         self._entries = 0
         self._idle: list[Replica] = []  # may begin a step
+        self._down = 0  # replicas that are not up
         self.replicas = [self._start(index) for index in range(options.replicas + options.prefill)]
         self._decoders = self.replicas[: options.replicas]
         self._fillers = self.replicas[options.replicas :]
@@ -166,14 +167,15 @@ class Cluster:
 
     def next(self) -> float | None:
         """When something happens next; None while nothing will."""
-        for replica in self._idle:
-            self._plan(replica)
-        self._idle.clear()
+        if self._idle:
+            for replica in self._idle:
+                self._plan(replica)
+            self._idle.clear()
         agenda = self._agenda
         while agenda:
-            what, which = agenda[0][2:]
-            if what is not None or which.turn == agenda[0][1]:
-                return agenda[0][0]
+            at, entry, what, which = agenda[0]
+            if what is not None or which.turn == entry:
+                return at
             heappop(agenda)
         return None
 
@@ -221,7 +223,7 @@ class Cluster:
     def _send(
         self, request: Request, group: list[Replica], choose: Choose, now: float, offset_ms: float | None
     ) -> bool:
-        up = group if all(replica.up for replica in group) else [replica for replica in group if replica.up]
+        up = [replica for replica in group if replica.up] if self._down else group
         if not up:
             return False
         replica = up[choose(request, up) if len(up) > 1 else 0]
@@ -276,8 +278,7 @@ class Cluster:
     def _plan(self, replica: Replica) -> None:
         """Begin the next step, or wait for the time when there will be something to do."""
         engine = replica.engine
-        ready = engine.ready()
-        if replica.step is not None or ready is None or not replica.up:
+        if replica.step is not None or not replica.up or (ready := engine.ready()) is None:
             return
         start = max(ready, replica.free_at)
         if start > replica.free_at:
@@ -314,6 +315,7 @@ class Cluster:
             del self._place[request]
         replica.open.clear()
         replica.outstanding = replica.filling = 0
+        self._down += replica.up
         replica.up, replica.step = False, None
         self._entries += 1
         replica.turn = self._entries  # voids what it had in the agenda
@@ -323,6 +325,7 @@ class Cluster:
         return lost
 
     def _recover(self, replica: Replica, at: float) -> list[Request]:
+        self._down -= not replica.up
         replica.up, replica.free_at = True, at
         return []
 

@@ -43,7 +43,6 @@ MANY = 16
 """Steps from which arrays are faster than a loop."""
 MOST = 1_024
 """Steps taken at once at most."""
-COUNT = np.arange(MOST, dtype=np.float64)
 
 
 class Engine:
@@ -309,8 +308,10 @@ class Engine:
             self._draw(most)
         noise = self._noise[self._spent : self._spent + most] if self._sigma else None
         if most > MANY:
-            seconds = (context + step.decodes * COUNT[:most]) * preset.context_ms
-            seconds += preset.base_ms + preset.decode_ms * step.decodes
+            decodes = step.decodes
+            seconds = np.arange(context, context + most * decodes, decodes, dtype=np.float64)
+            seconds *= preset.context_ms
+            seconds += preset.base_ms + preset.decode_ms * decodes
             seconds *= 1e-3
             if noise is not None:
                 seconds *= noise
@@ -349,21 +350,16 @@ class Engine:
     def _next_end(self) -> int:
         """The tick of the next last token."""
         ends = self._ends
-        while not self._holds(*ends[0]):
+        while not holds(*ends[0]):
             heappop(ends)
         return ends[0][0]
-
-    def _holds(self, tick: int, seat: int, request: Request) -> bool:
-        """Whether an entry of `_ends` still says what is so."""
-        lease = request.lease
-        return lease is not None and lease.gliding and request.seat == seat and tick == last_tick(request, lease)
 
     def _end(self, served: list[Request]) -> None:
         """End those whose last token has come."""
         ends = self._ends
         while ends and ends[0][0] <= self.cache.ticks:
             entry = heappop(ends)
-            if self._holds(*entry):
+            if holds(*entry):
                 request = entry[2]
                 self._leave(request)
                 request.generated, request.state = request.output, DONE
@@ -424,6 +420,12 @@ class Engine:
         request.state = WAITING
         self.waiting.appendleft(request)
         self.counts.preemptions += 1
+
+
+def holds(tick: int, seat: int, request: Request) -> bool:
+    """Whether an entry of an engine's `_ends` still says what is so."""
+    lease = request.lease
+    return lease is not None and lease.gliding and request.seat == seat and tick == last_tick(request, lease)
 
 
 def last_tick(request: Request, lease: Lease) -> int:

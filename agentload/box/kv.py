@@ -20,6 +20,7 @@ from collections import OrderedDict
 from typing import Any, Protocol, SupportsInt
 
 from agentload.box.host import Host
+from agentload.box.prompts import Runs
 
 
 class Ids(Protocol):
@@ -50,7 +51,9 @@ class Extent:
     def common(self, ids: Ids, limit: int) -> int:
         """Where this extent and `ids`, known to agree at `start`, part: at most `limit`, at least `start` + 1."""
         own, low, stop = self.ids, self.start + 1, min(self.stop, limit)
-        if ids[stop - 1] == own[stop - 1]:
+        if isinstance(ids, Runs) and isinstance(own, Runs):
+            low = max(low, ids.agreed(own))
+        if low >= stop or ids[stop - 1] == own[stop - 1]:
             return stop
         high = stop - 1
         while low < high:
@@ -128,8 +131,10 @@ class BlockCache:
             return None
         leaf = self._root
         for extent in path:
-            leaf = extent if extent.stop <= hit else self._split(extent, hit)
+            upper, leaf = leaf, extent if extent.stop <= hit else self._split(extent, hit)
             self._hold(leaf)
+            if upper.refs == leaf.refs and len(upper.children) == 1 and upper.parent is not None:
+                self._merge(upper, leaf)  # cut once, for somebody who has gone
         return Lease(ids, leaf, hit)
 
     def restore(self, lease: Lease, tokens: int) -> int:
@@ -225,9 +230,11 @@ class BlockCache:
     def tick(self, count: int = 1) -> None:
         """Let `count` ticks pass, at most as many as there is `room` for."""
         rounds, rest = divmod(count, self.block)
-        need = rounds * self._gliding
-        for tick in range(self.ticks, self.ticks + rest):
-            need += self._phases[tick % self.block]
+        start = self.ticks % self.block
+        stop = start + rest
+        need = rounds * self._gliding + sum(self._phases[start:stop])
+        if stop > self.block:
+            need += sum(self._phases[: stop - self.block])
         if need:
             self._take(need)
         self.ticks += count
@@ -254,6 +261,8 @@ class BlockCache:
                 self._merge(extent, child)  # cut once, for somebody who has gone
                 path.pop()
             extent, hit = child, child.common(ids, limit)
+            if hit == child.stop:
+                child.ids = ids  # the same so far, and of the same conversation as the next to look here
             path.append(child)
             if not child.refs:
                 idle += hit - child.start

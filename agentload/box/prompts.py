@@ -36,10 +36,11 @@ class Runs:
     The lists belong to the conversation, which only adds to them; `count` of their runs are ours, and then a last one.
     """
 
-    __slots__ = ("_base", "_bases", "_count", "_length", "_of", "_start", "_starts")
+    __slots__ = ("_base", "_bases", "_count", "_kept", "_length", "_of", "_start", "_starts")
 
     def __init__(self, of: "Prompt", starts: list[int], bases: list[int], start: int, base: int, length: int) -> None:
         self._of = of
+        self._kept = of.tokens // BLOCK  # blocks that are the conversation's own, and so in all that comes of it
         self._starts, self._bases, self._count = starts, bases, len(starts)
         self._start, self._base, self._length = start, base, length
 
@@ -50,6 +51,10 @@ class Runs:
         if index >= self._start:
             return self._base + index
         return self._bases[bisect_right(self._starts, index, 0, self._count) - 1] + index
+
+    def agreed(self, other: "Runs") -> int:
+        """How many blocks from the start are the same without looking."""
+        return min(self._kept, other._kept) if self._of is other._of else 0
 
     def runs(self, limit: int) -> Iterator[tuple[int, int]]:
         """The runs that make the first `limit` blocks, the last one first: base, and the first block."""
