@@ -101,6 +101,9 @@ MetricsUrl = Annotated[
 Out = Annotated[Path, typer.Option(help="Where run folders go.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No live view, no summary.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
+TokenFile = Annotated[
+    Path | None, typer.Option(help="File with the token that master and workers share; else $AGENTLOAD_TOKEN.")
+]
 RUNS = Path("runs")
 
 
@@ -115,7 +118,7 @@ def flags(values: dict[str, Any], *others: str) -> dict[str, Any]:
 
 FLEET = (
     "workers", "master", "expect_workers", "master_bind_host", "master_bind_port", "ui", "web_host", "web_port",
-    "web_login",
+    "web_login", "token_file",
 )  # fmt: skip
 """What `run` is told of who works on it, beside the spec."""
 
@@ -161,7 +164,11 @@ def run(
     ui: Annotated[bool, typer.Option("--ui", help="Serve Locust's web page with the run in it.")] = False,
     web_host: Annotated[str, typer.Option(help="With --ui: address of the page.")] = "127.0.0.1",
     web_port: Annotated[int, typer.Option(help="With --ui: port of the page; 0 takes a free one.")] = 8089,
-    web_login: Annotated[bool, typer.Option("--web-login", help="With --ui: ask for a password there.")] = False,
+    web_login: Annotated[
+        bool,
+        typer.Option("--web-login", help="With --ui: ask for a password there; elsewhere than on loopback it does."),
+    ] = False,
+    token_file: TokenFile = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the spec as resolved and what to expect; send nothing.")
     ] = False,
@@ -598,6 +605,7 @@ def worker(
     master_port: Annotated[int, typer.Option(help="Its port.")] = 5557,
     out: Annotated[Path, typer.Option(help="Where records are kept until the master has them.")] = RUNS,
     wait: Annotated[float, typer.Option(help="Seconds to wait for the master.")] = 60.0,
+    token_file: TokenFile = None,
 ) -> None:
     """Join a master on another machine and take a share of its run.
 
@@ -605,7 +613,7 @@ def worker(
     """
     from agentload import commands
 
-    raise typer.Exit(commands.work(master_host, master_port, out, wait))
+    raise typer.Exit(commands.work(master_host, master_port, out, wait, token_file))
 
 
 @app.command()

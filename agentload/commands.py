@@ -47,7 +47,7 @@ class Files(NamedTuple):
 
 NO_FILES = Files()
 ALONE = {"workers": 0, "master": False, "expect_workers": 0, "master_bind_host": "127.0.0.1", "master_bind_port": 0,
-         "ui": False, "web_host": "127.0.0.1", "web_port": 8089, "web_login": False}  # fmt: skip
+         "ui": False, "web_host": "127.0.0.1", "web_port": 8089, "web_login": False, "token_file": None}  # fmt: skip
 """Who works on a run where nothing is said."""
 
 
@@ -180,6 +180,7 @@ def perform(spec: Spec, out: Path, quiet: bool, fleet: dict[str, Any]) -> tuple[
 def perform_together(spec: Spec, out: Path, console: Any, flags: dict[str, Any]) -> tuple[Path, int]:
     """The run on several processes: workers on this machine, or those that join from others."""
     from agentload.fleet.launch import Fleet, run_fleet
+    from agentload.fleet.token import given
 
     local = flags["workers"] or (0 if flags["master"] else 1)
     others = flags["expect_workers"] or int(flags["master"] and not local)
@@ -193,6 +194,7 @@ def perform_together(spec: Spec, out: Path, console: Any, flags: dict[str, Any])
             web_host=flags["web_host"],
             web_port=flags["web_port"],
             web_login=flags["web_login"],
+            token=given(flags["token_file"]),
         )
     except ValueError as error:
         raise BadInput(str(error)) from None
@@ -235,12 +237,13 @@ def probe(flags: dict[str, Any], *, this_machine: bool, as_json: bool) -> None:
     print(json.dumps(found, indent=2) if as_json else text)  # noqa: T201
 
 
-def work(host: str, port: int, out: Path, wait: float) -> int:
+def work(host: str, port: int, out: Path, wait: float, token_file: Path | None) -> int:
     """Join a master and work for it; return the exit code."""
+    from agentload.fleet.token import given
     from agentload.fleet.worker import Work
     from agentload.fleet.worker import work as work_for
 
-    return work_for(Work(master_host=host, master_port=port, wait=wait, out=str(out)))
+    return work_for(Work(master_host=host, master_port=port, wait=wait, out=str(out)), given(token_file))
 
 
 def finish(folder: Path, code: int, *, quiet: bool, as_json: bool, files: Files = NO_FILES) -> int:

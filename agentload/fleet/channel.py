@@ -38,6 +38,8 @@ BEGIN, TAKE, BATCH, ACK, STOP = (
     "agentload-stop",
 )
 
+MAX_BATCH = 1 << 30
+"""Bytes of a batch, unpacked."""
 SHIP = 0.5
 """Seconds between two batches of a worker."""
 RESEND = 2.0
@@ -138,7 +140,12 @@ def pack(batch: Batch) -> bytes:
 
 
 def unpack(blob: bytes) -> Batch:
-    return msgspec.msgpack.decode(zlib.decompress(blob), type=Batch)
+    """A batch. ValueError for one that is larger than any can be, or is none."""
+    inflate = zlib.decompressobj()
+    plain = inflate.decompress(blob, MAX_BATCH)
+    if inflate.unconsumed_tail:
+        raise ValueError(f"a batch of more than {MAX_BATCH} bytes")
+    return msgspec.msgpack.decode(plain, type=Batch)
 
 
 class Outbox:

@@ -15,8 +15,10 @@ import uvloop
 from msgspec import Struct
 
 from agentload.disk import FULL, finish, kept, open_store
+from agentload.doors import loopback, open_door
 from agentload.errors import BadInput
 from agentload.fleet.master import Master
+from agentload.fleet.token import TOKEN_ENV, given, made_up, secure
 from agentload.fleet.worker import Work, unpatched_locust, work
 from agentload.prepare import prepare
 from agentload.realtime import describe, make_folder
@@ -47,6 +49,7 @@ class Fleet(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     web_host: str = "127.0.0.1"
     web_port: int = 8089
     web_login: bool = False
+    token: str = ""  # that workers must know; "": the environment's, or one made up for this run
 
     def __post_init__(self) -> None:
         if self.workers < 0 or self.expect_workers < 0:
@@ -54,12 +57,21 @@ class Fleet(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         if self.workers + self.expect_workers < 1:
             raise ValueError("a master needs workers: give --workers N, or --expect-workers N with --master")
 
+    @property
+    def login(self) -> bool:
+        """Whether the page asks for a password: wherever others reach it, and where it is asked for."""
+        return self.web_login or not loopback(self.web_host)
+
 
 def run_fleet(spec: Spec, out: Path, options: Fleet, console: "Console | None" = None) -> tuple[Path, int]:
     """The run; returns its folder, all but the report in it, and the exit code."""
     logging.getLogger("locust").setLevel(logging.ERROR)
-    environment, runner = bind(options)
-    with local_workers(options, runner.server.port) as processes, Scraper(pages(spec)) as scraper:
+    known = options.token or given()
+    token = known or made_up()
+    environment, runner = bind(options, token)
+    if options.expect_workers and not known:
+        print(f"agentload: workers join with {TOKEN_ENV}={token} in their environment", file=sys.stderr)  # noqa: T201
+    with local_workers(options, runner.server.port, token) as processes, Scraper(pages(spec)) as scraper:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
             prepared, asked = loop.run(prepare(spec, out))
         folder = make_folder(prepared.spec, out)
@@ -97,6 +109,7 @@ def drive(
     try:
         with page(master, environment, options):
             if options.expect_workers:
+                open_door("the master", options.bind_host, "who does not know the token gets nothing")
                 where = f"{options.bind_host}:{master.runner.server.port}"
                 print(f"agentload: waiting at {where} for {options.expect_workers} workers", file=sys.stderr)  # noqa: T201
             master.gather(None if options.expect_workers else COME_UP)
@@ -119,9 +132,10 @@ def drive(
     return master.health()
 
 
-def bind(options: Fleet) -> "tuple[Environment, MasterRunner]":
-    """Locust's master, listening."""
+def bind(options: Fleet, token: str) -> "tuple[Environment, MasterRunner]":
+    """Locust's master, listening to those who know the token."""
     locust = unpatched_locust()
+    secure(token)
     environment = locust.env.Environment()
     port = options.bind_port if options.expect_workers else 0
     try:
@@ -134,14 +148,18 @@ def bind(options: Fleet) -> "tuple[Environment, MasterRunner]":
 
 
 @contextlib.contextmanager
-def local_workers(fleet: Fleet, port: int) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Worker processes on this machine, for as long as a `with` block lasts."""
+def local_workers(fleet: Fleet, port: int, token: str) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Worker processes on this machine, for as long as a `with` block lasts. They read the token from their stdin."""
     host = "127.0.0.1" if fleet.bind_host in ("*", "0.0.0.0") else fleet.bind_host  # noqa: S104  # asked, not bound
     options = msgspec.json.encode(Work(master_host=host, master_port=port, watch_stdin=True)).decode()
     command = [sys.executable, "-m", "agentload.fleet.worker", options]
     # Sessions of their own: Ctrl-C in a terminal is for the master, which ends their agents first.
     processes = [subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) for _ in range(fleet.workers)]
     try:
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write(f"{token}\n".encode())
+            process.stdin.flush()
         yield processes
         for process in processes:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -162,6 +180,6 @@ def page(master: Master, environment: "Environment", options: Fleet) -> Iterator
         return
     from agentload.fleet.webui import served
 
-    with served(master, environment, options.web_host, options.web_port, login=options.web_login) as url:
+    with served(master, environment, options.web_host, options.web_port, login=options.login) as url:
         print(f"agentload: the run can be watched at {url}", file=sys.stderr)  # noqa: T201
         yield

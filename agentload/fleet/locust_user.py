@@ -31,6 +31,7 @@ from agentload.commands import target
 from agentload.disk import finish, open_store
 from agentload.fleet.hub import LoopThread, Mailbox
 from agentload.fleet.master import Master
+from agentload.fleet.token import given, secure
 from agentload.fleet.worker import Work, Worker
 from agentload.prepare import prepare
 from agentload.realtime import describe, make_folder
@@ -64,6 +65,8 @@ class Agents:
         self.worker: Worker | None = None
         self.conductor: Conductor | None = None
         self.seats = self.sessions = 0
+        if token := given():  # Locust opens its channel after this
+            secure(token)
         events.init.add_listener(self.init)
 
     def init(self, environment: "Environment", **_: Any) -> None:

@@ -142,7 +142,9 @@ class Master:
         )
 
     def ready(self, msg: "Message", at: float) -> None:
-        member = self.members[msg.node_id]
+        member = self.members.get(msg.node_id)
+        if member is None:
+            return
         member.ready, member.heard = True, at
         if self.begun:  # it came late: it stands by, and takes over when another is lost
             self.measure([member])
@@ -154,13 +156,15 @@ class Master:
 
     def pong(self, msg: "Message", at: float) -> None:
         trip = (msg.data["sent"], msg.data["received"], msg.data["answered"], at)
-        member = self.members[msg.node_id]
-        member.heard = at
-        member.trips.append(trip)
+        if member := self.members.get(msg.node_id):
+            member.heard = at
+            member.trips.append(trip)
 
     def batch(self, msg: "Message", at: float) -> None:
         """Take a batch, once, and say so, every time."""
-        member = self.members[msg.node_id]
+        member = self.members.get(msg.node_id)
+        if member is None:
+            return  # a worker of an earlier run: nobody has invited it to this one
         member.heard = at
         if member.inbox.take(msg.data["number"]):
             self.record(member, unpack(msg.data["batch"]))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from agentload.doors import open_door
 from agentload.errors import BadInput
 from agentload.fleet.channel import State
 from agentload.fleet.master import Master
@@ -132,8 +133,7 @@ def served(master: Master, environment: "Environment", host: str, port: int, *, 
     import gevent
     from locust.stats import stats_history
 
-    if host not in ("127.0.0.1", "localhost", "::1") and not login:
-        print(f"agentload: anyone who reaches {host}:{port} can stop this run; add --web-login", file=sys.stderr)  # noqa: T201
+    open_door("the run's page", host, f"it asks for a password, in ${PASSWORD_ENV} or made up")
     web: WebUI = environment.create_web_ui(host, port, web_login=login, delayed_start=True)
     assert web.app is not None
     extend(web, Figures(master))

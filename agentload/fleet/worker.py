@@ -35,6 +35,7 @@ from agentload.fleet.channel import (
     listen,
 )  # fmt: skip
 from agentload.fleet.crew import Crew
+from agentload.fleet.token import TOKEN_ENV, given, secure
 from agentload.prepare import Prepared
 from collectors.records import Call
 from collectors.store import Store
@@ -205,9 +206,10 @@ class Worker:
         return 1
 
 
-def join(options: Work) -> "WorkerRunner":
+def join(options: Work, token: str) -> "WorkerRunner":
     """Connect to the master. BadInput where none answers in time."""
     locust = unpatched_locust()
+    secure(token)
     import gevent
 
     where = f"{options.master_host}:{options.master_port}"
@@ -219,14 +221,20 @@ def join(options: Work) -> "WorkerRunner":
     with gevent.Timeout(options.wait, False):
         runner: WorkerRunner = environment.create_worker_runner(options.master_host, options.master_port)
         return runner
-    raise BadInput(f"no master answers at {where}; start one there with `agentload run --master`, or name its host")
+    raise BadInput(
+        f"no master answers at {where}; start one there with `agentload run --master`, or name its host and its token"
+    )
 
 
-def work(options: Work) -> int:
+def work(options: Work, token: str) -> int:
     """Join a master, work for it, return the exit code: 0 done, 1 cut off from the master."""
+    if not token:
+        raise BadInput(
+            f"a worker needs its master's token: set {TOKEN_ENV} to what the master says, or --token-file FILE"
+        )
     if not options.watch_stdin:
         print(f"agentload: joining the master at {options.master_host}:{options.master_port}", file=sys.stderr)  # noqa: T201
-    worker = Worker(join(options), options)
+    worker = Worker(join(options, token), options)
     watch(worker)
     code = worker.serve()
     worker.runner.client.close(linger=0 if worker.cut else 1000)
@@ -253,7 +261,8 @@ def watch(worker: Worker) -> None:
 def main() -> None:
     logging.getLogger("locust").setLevel(logging.ERROR)
     try:
-        sys.exit(work(msgspec.json.decode(sys.argv[1], type=Work)))
+        options = msgspec.json.decode(sys.argv[1], type=Work)
+        sys.exit(work(options, os.read(0, 4096).decode().strip() if options.watch_stdin else given()))
     except BadInput as error:
         print(f"agentload: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
