@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from msgspec import structs
 
-from agents.chain import Agent, Ask, Chain, Chat, Join, Outcome, Reply, Spawn, ToolResult, Wait
+from agents.chain import Agent, Ask, Chain, Chat, Join, Note, Outcome, Reply, Spawn, ToolResult, Until, Wait
 from agents.text import filler
 
 FIRST_TOKEN, PER_TOKEN = 0.3, 0.02
@@ -39,6 +39,10 @@ def rehearse(agent: Agent, sums: list[Chat]) -> Rehearsed:
                 seconds += FIRST_TOKEN + PER_TOKEN * ask.max_tokens
             case Wait():
                 answer, seconds = None, seconds + ask.seconds
+            case Until():
+                answer = seconds = max(seconds, ask.instant)
+            case Note():
+                answer = None
             case Spawn():
                 started = [rehearse(child, sums) for child in ask.agents]
                 started = [child._replace(seconds=seconds + child.seconds) for child in started]
@@ -67,16 +71,19 @@ def mid_session(agent: Agent, twin: Agent, rng: np.random.Generator) -> Agent:
     skip = int(rng.integers(max(1, len(rehearse(twin, []).chats))))
     answer: Any = None
     past: list[Outcome] = []  # of its sub-agents
+    clock = 0.0  # by its schedule
     while True:
         ask = agent.chain.send(answer)
         match ask:
             case Chat() if not skip:
-                return structs.replace(agent, chain=resumed(ask, agent.chain, past))
+                return structs.replace(agent, chain=resumed(ask, agent.chain, past, clock))
             case Chat():
                 skip -= 1
                 answer = structs.replace(obeyed(ask), text=filler(int(rng.integers(1 << 63)), ask.max_tokens))
-            case Wait():
+            case Wait() | Note():
                 answer = None
+            case Until():
+                answer = clock = max(clock, ask.instant)
             case Spawn():
                 answer = [rehearse(child, []).outcome for child in ask.agents]
                 past += answer
@@ -86,13 +93,16 @@ def mid_session(agent: Agent, twin: Agent, rng: np.random.Generator) -> Agent:
                 answer = [ToolResult(call.tokens) for call in ask]
 
 
-def resumed(ask: Ask, chain: Chain, past: list[Outcome]) -> Chain:
-    """A chain that has begun, from the ask it is waiting with; sub-agents of its past have ended as `past` says."""
+def resumed(ask: Ask, chain: Chain, past: list[Outcome], clock: float) -> Chain:
+    """A chain that has begun, from the ask it is waiting with; sub-agents of its past have ended as `past` says, and
+    its schedule has come to the instant `clock`."""
     while True:
         if isinstance(ask, Join) and past:
             later = tuple(n - len(past) for n in ask.agents if n >= len(past))
             found = iter((yield Join(later)) if later or not ask.agents else [])
             answer = [past[n] if n < len(past) else next(found) for n in ask.agents] or [*past, *found]
+        elif isinstance(ask, Until):
+            answer = (yield Until(max(0.0, ask.instant - clock))) + clock
         else:
             answer = yield ask
         try:

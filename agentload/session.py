@@ -18,7 +18,7 @@ from msgspec import structs
 from agentload.quota import Quota
 from agentload.spec import Retry
 from agents.answer import whole
-from agents.chain import Agent, Chain, Chat, Join, Outcome, Reply, Spawn, ToolCall, ToolResult, Wait
+from agents.chain import Agent, Chain, Chat, Join, Note, Outcome, Reply, Spawn, ToolCall, ToolResult, Until, Wait
 from agents.endpoint import Client, Place
 from agents.text import CHARACTERS_PER_TOKEN
 from agents.trouble import shorten
@@ -128,6 +128,7 @@ class Tally:
         self.input = self.cached = self.output = self.reasoning = self.arguments = 0
         self.model = self.tools = self.wait = self.join = 0.0
         self.error = ""  # of the last call
+        self.noted: dict[str, int] = {}
 
     def count(self, call: Call) -> None:
         self.calls += 1
@@ -137,6 +138,9 @@ class Tally:
         self.reasoning += call.reasoning_tokens
         self.arguments += call.argument_tokens
         self.model += call.end - call.sent
+
+    def note(self, note: Note) -> None:
+        self.noted[note.what] = self.noted.get(note.what, 0) + note.times
 
     def record(self, end: float, outcome: Outcome) -> Session:
         return Session(
@@ -152,7 +156,7 @@ class Tally:
             calls=self.calls,
             tool_calls=self.tool_calls,
             children=self.children,
-            compactions=outcome.compactions,
+            compactions=self.noted.get("compactions", 0),
             input_tokens=self.input,
             cached_tokens=self.cached,
             output_tokens=self.output,
@@ -164,6 +168,9 @@ class Tally:
             join_seconds=self.join,
             tenant=self.tenant,
             error=outcome.error or self.error,
+            resets=self.noted.get("resets", 0),
+            rewrites=self.noted.get("rewrites", 0),
+            missed=self.noted.get("missed", 0),
             refused=self.refused,
         )
 
@@ -265,6 +272,13 @@ async def follow(chain: Chain, tally: Tally, due: float, world: World, children:
                 due += seconds
                 tally.wait += seconds
                 await world.sleep_until(due)
+                answer = None
+            case Until(instant):
+                tally.wait += max(0.0, instant - due)
+                due = answer = max(due, instant)
+                await world.sleep_until(due)
+            case Note():
+                tally.note(ask)
                 answer = None
             case Spawn(agents, wait, cancel):
                 answer = await children.join(children.start(agents), wait, cancel)

@@ -125,7 +125,7 @@ class Spec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     seed: Annotated[int, Meta(ge=0)] = 0
     mode: Literal["sized", "live"] = "sized"
     scale: Positive = 1.0  # multiplies every token count of every archetype
-    longest_wait: Positive | None = None  # seconds; caps tools and people of every archetype, so that runs end
+    longest_wait: Positive | None = None  # seconds; caps tools, people, schedules of every archetype, so that runs end
     duration: Positive | None = None  # when sessions stop starting; None: when `sessions` have ended
     drain: NonNegative = 30.0  # how long running sessions may go on after that
     sessions: Count | None = None  # how many sessions in all; None: as many as fit

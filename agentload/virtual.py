@@ -18,7 +18,7 @@ from agentload.flights import Flight, Model
 from agentload.plan import Plan
 from agentload.screen import Watch
 from agentload.session import BREATH, Tally, again
-from agents.chain import Agent, Ask, Chat, Outcome, Reply, Spawn, ToolCall, Wait
+from agents.chain import Agent, Ask, Chat, Note, Outcome, Reply, Spawn, ToolCall, Until, Wait
 from collectors.records import Call, Session, Tool
 from collectors.store import Store
 from loadprofiles import slots
@@ -227,13 +227,16 @@ class World:
                     return
                 self.record_tools(actor, ask)
                 answer, actor.due = results(ask), end
-            elif isinstance(ask, Wait):
-                actor.tally.wait += ask.seconds
-                end = actor.due + ask.seconds
+            elif isinstance(ask, Wait | Until):
+                end = max(actor.due, ask.instant) if isinstance(ask, Until) else actor.due + ask.seconds
+                actor.tally.wait += end - actor.due
                 if end > self.now:
                     self.rest(actor, end, ask)
                     return
-                answer, actor.due = None, end
+                answer, actor.due = end if isinstance(ask, Until) else None, end
+            elif isinstance(ask, Note):
+                actor.tally.note(ask)
+                answer = None
             else:
                 became = self.spawn(actor, ask) if isinstance(ask, Spawn) else self.join(actor, ask.agents)
                 if became is None:
@@ -254,7 +257,7 @@ class World:
             actor.due = self.now
             self.call(actor, *task)
             return
-        answer = None
+        answer: Any = self.now if isinstance(task, Until) else None
         if isinstance(task, list):
             self.record_tools(actor, task)
             answer = results(task)

@@ -12,6 +12,7 @@ from msgspec import structs
 
 from agents.draws import Draw, Geometric, LogNormal, Mixture, Uniform
 from agents.kind import Archetype, PythonTool, SimulatedTool, Variant
+from agents.schedule import Schedule
 
 __all__ = ["ARCHETYPES", "Archetype", "PythonTool", "SimulatedTool", "Variant"]
 
@@ -225,7 +226,7 @@ BATCH = Archetype(
     task_tokens=LogNormal(400, 0.3, low=50, high=3_000),
     turns=5.0,
     turn_tokens=LogNormal(400, 0.3, low=50, high=3_000),  # what has changed
-    think_seconds=60.0,
+    schedule=Schedule(every=60.0, jitter=Uniform(0.0, 2.0)),  # all at the full minute, as cron starts things
     steps=Mixture([1.0, 2.0, 4.0], [0.6, 0.3, 0.1]),
     growth_tokens=LogNormal(700, 0.5, low=50, high=5_000),
     output_tokens=LogNormal(80, 0.6, low=8, high=1_000),

@@ -7,6 +7,8 @@ An agent is a generator, a *chain*: it yields what it wants and is sent the answ
     Spawn([Agent, …])   -> [Outcome, …]           sub-agents, run in parallel, and joined: all, some or none of them
     Join([number, …])   -> [Outcome, …]           sub-agents that were started earlier
     Wait(seconds)       -> None                   a person, a back-off
+    Until(instant)      -> when it is then        a schedule
+    Note(what)          -> None                   something for the agent's record
 
 and returns an `Outcome`. It knows no socket and no clock, so the same chain runs against a real endpoint, in virtual
 time, and in a test with `next` and `send`.
@@ -14,7 +16,7 @@ time, and in a test with `next` and `send`.
 
 import math
 from collections.abc import Callable, Generator, Iterable
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct
 
@@ -139,7 +141,6 @@ class Outcome(Struct, frozen=True):
     tokens: int = 0
     text: str | None = None
     intents: int = 0  # human turns answered
-    compactions: int = 0
     error: str = ""  # what went wrong with the agent itself; "" leaves that to its last call
 
     @property
@@ -181,5 +182,19 @@ class Wait(Struct, frozen=True):
     seconds: float
 
 
-Ask: TypeAlias = Chat | list[ToolCall] | Spawn | Join | Wait
+class Until(Struct, frozen=True):
+    """Do nothing until an instant of the run clock; answered by the instant at which the agent goes on, a later one
+    where it has been at work until then."""
+
+    instant: float  # seconds
+
+
+class Note(Struct, frozen=True):
+    """Something that its harness did, for the agent's record; answered at once."""
+
+    what: Literal["compactions", "resets", "rewrites", "missed"]  # as in `collectors.records.Session`
+    times: int = 1
+
+
+Ask: TypeAlias = Chat | list[ToolCall] | Spawn | Join | Wait | Until | Note
 Chain: TypeAlias = Generator[Ask, Any, Outcome]

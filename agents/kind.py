@@ -7,6 +7,7 @@ from msgspec import Meta, Struct, structs
 
 from agents.chain import HangUp, ToolSchema
 from agents.draws import Draw, LogNormal, NonNegative, Numbers, Positive, Share, draw, pick, scaled
+from agents.schedule import Schedule
 
 Count = Annotated[int, Meta(ge=1)]
 CountOrZero = Annotated[int, Meta(ge=0)]
@@ -87,8 +88,9 @@ class Archetype(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     turns: Draw = 1.0  # human turns in a session
     turn_tokens: Draw = 0.0  # each later user message
     think_seconds: Draw = 0.0  # a person's wait before each later turn
+    schedule: Schedule | None = None  # turns begin by the clock instead, the first one too
     pause: Share = 0.0  # chance, before each later step, that a person is asked first, who takes `think_seconds`
-    longest_wait: Positive = math.inf  # seconds; no tool and no person takes longer
+    longest_wait: Positive = math.inf  # seconds; no tool, no person and no schedule takes longer
     steps: Draw = 1.0  # model calls in a turn
     opening_steps: CountOrZero = 0  # so many of a session's first steps add `opening_tokens`: files are read first
     opening_tokens: Draw = 0.0

@@ -6,9 +6,10 @@ answers without a tool call or the step limit is reached.
 
 import numpy as np
 
-from agents.chain import Chain, Chat, Context, Message, Outcome, Reply, ToolCall, ToolResult, Wait
+from agents.chain import Chain, Chat, Context, Message, Note, Outcome, Reply, ToolCall, ToolResult, Wait
 from agents.draws import count, draw
 from agents.kind import Archetype
+from agents.schedule import Alarm
 from agents.sized import LEAST_MESSAGE, Room, drawn, impatient, keys, limit_of, preamble
 from agents.text import CHARACTERS_PER_TOKEN
 from agents.tools import Toolbox
@@ -24,9 +25,12 @@ def live(name: str, archetype: Archetype, toolbox: Toolbox, rng: np.random.Gener
     limit = limit_of(a, room, rng)
     fresh = keys(drawn(rng, salt))
     head = instructions(name, a, salt, room)
-    context, held, compactions, last = Context(head, toolbox.schemas), 0, 0, Reply("ok")
+    context, held, last = Context(head, toolbox.schemas), 0, Reply("ok")
+    alarm = Alarm(a.schedule, a.longest_wait) if a.schedule else None
     for turn in range(count(a.turns, rng, least=1)):
-        if turn:
+        if alarm is not None:
+            yield from alarm.next(rng)
+        elif turn:
             yield Wait(min(draw(a.think_seconds, rng), a.longest_wait))
         task = a.task_texts[int(rng.integers(len(a.task_texts)))] if a.task_texts else None
         tokens = count(a.turn_tokens if turn else a.task_tokens, rng, least=LEAST_MESSAGE)
@@ -37,17 +41,18 @@ def live(name: str, archetype: Archetype, toolbox: Toolbox, rng: np.random.Gener
         for _ in range(a.max_steps):
             if held + LEAST_MESSAGE > limit:
                 if a.at_limit == "end":
-                    return Outcome("context_limit", last.output_tokens, last.text, turn, compactions)
+                    return Outcome("context_limit", last.output_tokens, last.text, turn)
                 context.append(Message("user", LEAST_MESSAGE, text=SUMMARISE))
                 most = max(16, int(min(max(draw(a.compact_to, rng), 0.01), 0.95) * limit / 2))
                 last = yield impatient(Chat(context, most, call_tools=False), a, rng)
                 if not last.ok:
-                    return Outcome(last.ending, intents=turn, compactions=compactions)
+                    return Outcome(last.ending, intents=turn)
                 context = Context([*head, Message("user", last.output_tokens, text=last.text)], toolbox.schemas)
-                held, compactions = last.output_tokens, compactions + 1
+                held = last.output_tokens
+                yield Note("compactions")
             last = yield impatient(Chat(context, max(1, min(a.max_reply_tokens, limit - held))), a, rng)
             if not last.ok:
-                return Outcome(last.ending, intents=turn, compactions=compactions)
+                return Outcome(last.ending, intents=turn)
             context.append(last.message())
             held = last.input_tokens + last.output_tokens
             if not last.tool_calls:
@@ -59,10 +64,10 @@ def live(name: str, archetype: Archetype, toolbox: Toolbox, rng: np.random.Gener
                 context.append(answer(call, result, next(fresh)))
                 held += max(LEAST_MESSAGE, result.tokens)
             if mistakes >= a.max_mistakes:  # it was told what is wrong each time, and has not put it right
-                return Outcome("failed", last.output_tokens, last.text, turn, compactions)
+                return Outcome("failed", last.output_tokens, last.text, turn)
         else:
-            return Outcome("step_limit", last.output_tokens, last.text, turn, compactions)
-    return Outcome("done", last.output_tokens, last.text, turn + 1, compactions)
+            return Outcome("step_limit", last.output_tokens, last.text, turn)
+    return Outcome("done", last.output_tokens, last.text, turn + 1)
 
 
 def instructions(name: str, archetype: Archetype, salt: int, room: Room) -> list[Message]:

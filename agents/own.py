@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from msgspec import structs
 
-from agents.chain import Agent, Chain, Chat, Context, Join, Message, Outcome, Spawn, ToolCall, Wait
+from agents.chain import Agent, Chain, Chat, Context, Join, Message, Note, Outcome, Spawn, ToolCall, Until, Wait
 
 MARK = ".py:"
 """What tells an agent of one's own from the name of an archetype."""
@@ -98,11 +98,13 @@ def wrong(ask: Any) -> str:
             return ""
         case Spawn(tuple() as agents) if all(isinstance(a, Agent) and isgenerator(a.chain) for a in agents):
             return ""
-        case Join(tuple()):
+        case Until(int() | float() as instant) if -math.inf < instant < math.inf:
+            return ""
+        case Join(tuple()) | Note():
             return ""
         case list() if all(isinstance(call, ToolCall) and tokens(call.tokens) for call in ask):
             return ""
-    return f"yielded {ask!r:.80}, which is no Chat, list of ToolCall, Spawn, Join or Wait that can be done"
+    return f"yielded {ask!r:.80}, which is no Chat, list of ToolCall, Spawn, Join, Wait, Until or Note that can be done"
 
 
 def tokens(count: Any) -> bool:

@@ -13,9 +13,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from msgspec import Struct, structs
 
-from agents.chain import Agent, Ask, Chain, Chat, Context, Message, Outcome, Reply, Spawn, ToolCall, Wait
+from agents.chain import Agent, Ask, Chain, Chat, Context, Message, Note, Outcome, Reply, Spawn, ToolCall, Wait
 from agents.draws import Dice, Numbers, count, draw, pick
 from agents.kind import Archetype
+from agents.schedule import Alarm
 from agents.text import Calibration
 
 LEAST_MESSAGE = 8
@@ -83,7 +84,6 @@ class History:
 
     def __init__(self, head: Message | None, fresh: Iterator[int], room: Room, limit: int) -> None:
         self.head, self.fresh, self.room, self.limit = head, fresh, room, limit
-        self.compactions = 0
         self.restart([])
 
     def restart(self, messages: list[Message]) -> None:
@@ -119,7 +119,6 @@ class History:
         """Go on from the summary, brought to a share of the limit."""
         self.restart([Message("user", reply.output_tokens, text=reply.text)])
         self.add(max(LEAST_MESSAGE, int(min(max(to, 0.01), 0.95) * self.limit) - self.tokens))
-        self.compactions += 1
 
     def forget(self, to: float) -> None:
         """Keep the preamble, and notes that bring the history to a share of what it was."""
@@ -172,30 +171,35 @@ def sized(
     history = History(preamble(name, a, salt, room), fresh, room, limit)
     step, last, intents = 0, 0, 0
     spawns = count(a.spawns, dice) if child is not None and a.child else 0
+    alarm = Alarm(a.schedule, a.longest_wait) if a.schedule else None
     for turn in range(count(a.turns, dice, least=1)):
-        if turn:
+        if alarm is not None:
+            yield from alarm.next(dice)
+        elif turn:
             yield Wait(min(draw(a.think_seconds, dice), a.longest_wait))
+        if turn:
             said = count(a.turn_tokens, dice, least=LEAST_MESSAGE)
         history.add(min(said, max(LEAST_MESSAGE, int(0.8 * history.limit) - history.tokens)))
         planned = lengths(a, step, count(a.steps, dice, least=1), dice)
         for left, (output, growth) in zip(range(len(planned) - 1, -1, -1), planned, strict=True):
             if step:
-                change(history, a, dice)
+                yield from change(history, a, dice)
             if step and a.pause and dice.random() < a.pause:
                 intents += 1
                 yield Wait(min(draw(a.think_seconds, dice), a.longest_wait))
             if history.tokens + output > history.limit:
                 if a.at_limit == "end":
-                    return Outcome("context_limit", last, intents=intents, compactions=history.compactions)
+                    return Outcome("context_limit", last, intents=intents)
                 reply = yield impatient(history.summarise(output), a, dice)
                 if not reply.ok:
-                    return Outcome(reply.ending, intents=intents, compactions=history.compactions)
+                    return Outcome(reply.ending, intents=intents)
                 history.compact(reply, draw(a.compact_to, dice))
+                yield Note("compactions")
                 history.limit = limit_of(a, room, dice, history.tokens)
                 output = max(1, min(output, history.limit - history.tokens))
             reply = yield impatient(history.ask(output), a, dice)
             if not reply.ok:
-                return Outcome(reply.ending, intents=intents, compactions=history.compactions)
+                return Outcome(reply.ending, intents=intents)
             history.put_back(reply)
             step, last = step + 1, reply.output_tokens
             if not left:
@@ -207,7 +211,7 @@ def sized(
                 told = yield from delegate(a, dice, child)
             history.add(max(LEAST_MESSAGE * max(1, len(results)), growth - output) + told)
         intents += 1
-    return Outcome("done", last, intents=intents, compactions=history.compactions)
+    return Outcome("done", last, intents=intents)
 
 
 def delegate(a: Archetype, dice: Dice, child: Child) -> Generator[Ask, Any, int]:
@@ -244,12 +248,14 @@ def lengths(a: Archetype, step: int, steps: int, dice: Dice) -> list[tuple[int, 
     return list(zip(outputs, growths, strict=True))
 
 
-def change(history: History, a: Archetype, dice: Dice) -> None:
+def change(history: History, a: Archetype, dice: Dice) -> Iterator[Note]:
     """What a harness may do to the history between two steps, by chance."""
     if a.reset and dice.random() < a.reset:
         history.forget(draw(a.reset_to, dice))
+        yield Note("resets")
     elif a.rewrite and dice.random() < a.rewrite:
         history.rewrite(draw(a.rewrite_keep, dice))
+        yield Note("rewrites")
 
 
 def use_tools(a: Archetype, dice: Dice) -> list[ToolCall]:

@@ -1,6 +1,7 @@
 """What agents did beside calling: the sub-agents they started, what they tried again, and what went wrong in them."""
 
 import math
+import tomllib
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,9 @@ def habits(run: Run) -> dict[str, Any]:
         "retries": retries(calls),
         "patience": patience(calls, sessions),
         "mistakes": {kind: int((run.tools.kind == kind).sum()) for kind in ("unknown", "malformed")},
-        "compactions": int(sessions.compactions.sum()),
+        **{what: int(getattr(sessions, what).sum()) for what in ("compactions", "resets", "rewrites", "missed")},
         "faults": faults(sessions),
+        "caps": caps(run.header),
     }
 
 
@@ -96,6 +98,22 @@ def patience(calls: Columns, sessions: Columns) -> dict[str, int]:
         "tokens": int((calls.input_tokens + calls.output_tokens)[gone].sum()),
         "abandoned": int((roots(sessions).outcome == "abandoned").sum()),
     }
+
+
+def caps(header: dict[str, Any]) -> dict[str, Any]:
+    """What was allowed in seconds: to tools, people and schedules of all agents, and to people by archetype. None
+    where nothing was cut."""
+    try:
+        spec = tomllib.loads(header.get("spec_toml") or "")
+    except tomllib.TOMLDecodeError:  # a header that is not ours
+        spec = {}
+    every, people = spec.get("longest_wait", math.inf), dict[str, float]()
+    for name, kind in spec.get("archetypes", {}).items():
+        think = kind.get("think_seconds", 0.0)
+        high = think.get("high", math.inf) if isinstance(think, dict) else think
+        if think:
+            people[name] = min(high, kind.get("longest_wait", math.inf), every)
+    return {"all": every, "people": people}
 
 
 def faults(sessions: Columns) -> dict[str, int]:

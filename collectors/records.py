@@ -124,6 +124,9 @@ class Session(Struct, frozen=True, gc=False):
     tenant: str = ""
     worker: str = ""
     error: str = ""
+    resets: int = 0  # times that it forgot most of its history, without a summary
+    rewrites: int = 0  # times that its harness changed the history, and caches lost what follows
+    missed: int = 0  # instants of its schedule that found it still at work
     refused: int = 0  # sub-agents that it asked for and the session's limit on agents did not let it start
 
 

@@ -190,9 +190,7 @@ def _sections(summary: Summary, spot: dict[str, str]) -> list[str]:
             "How long calls took", _says_latency(summary), spot.get("latency", ""), tables.latencies(summary["serving"])
         ),
         section("Along the chain", _says_chain(demand), chains) if chains else "",
-        section("Where the time of a session goes", _says_time(summary["jobs"]), spot["time"])
-        if "time" in spot
-        else "",
+        section("Where the time of a session goes", _says_time(summary), spot["time"]) if "time" in spot else "",
         section(
             "Some sessions, call by call",
             "Each row is an agent, sub-agents below the session that started them: of every archetype a typical "
@@ -322,13 +320,27 @@ def _says_chain(demand: Summary) -> str:
     )
 
 
-def _says_time(jobs: Summary) -> str:
+def _says_time(summary: Summary) -> str:
+    jobs = summary["jobs"]
     spent = jobs["time_share"]
     return (
         f"Over all sessions: {share(spent['model'])} in the model, {share(spent['tool'])} in tools, "
         f"{share(spent['join'])} for sub-agents, {share(spent['wait'])} waiting for people or backing off. "
-        f"A finished session took {number(jobs['session']['p50'])} s in the median."
+        f"A finished session took {number(jobs['session']['p50'])} s in the median. "
+        + _says_caps(summary["habits"]["caps"])
     )
+
+
+def _says_caps(caps: Summary) -> str:
+    """How long people, tools and schedules could take at most."""
+    everyone = math.inf if caps["all"] is None else caps["all"]
+    people = {name: cap for name, cap in caps["people"].items() if cap is not None and cap < everyone}
+    if everyone == math.inf and not people:
+        return "No tool, person or schedule was cut short."
+    said = [f"people before {escape(name)} agents at most {cap:,.4g} s" for name, cap in people.items()]
+    if everyone < math.inf:
+        said.append(f"no tool, person or schedule more than {everyone:,.4g} s (<code>longest_wait</code>)")
+    return f"By design, {' and '.join(said)}."
 
 
 def _failed(summary: Summary) -> int:

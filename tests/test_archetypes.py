@@ -12,7 +12,7 @@ from pytest import approx
 from agentload.traces.analyse import Stats, analyse
 from agentload.traces.graph import Call, Gap, Start
 from agents.archetypes import ARCHETYPES, CODER, FIXED, Archetype
-from agents.chain import Chat, Wait
+from agents.chain import Chat, Note, Wait
 from agents.draws import Gamma, LogNormal, Mixture, Quantiles, Tailed, Uniform, Weibull, draw, scaled
 from agents.kind import Variant
 from agents.sized import Room, sized
@@ -112,7 +112,9 @@ def test_a_rag_session_is_a_search_and_an_answer_and_a_batch_wakes_again() -> No
 
     assert rag.calls == 200
     for session in batch:
-        assert [step.seconds for step in session.root.steps if isinstance(step, Gap)] == [60.0] * 4
+        gaps = [step.seconds for step in session.root.steps if isinstance(step, Gap)]
+        assert len(gaps) == 5 and gaps[0] <= 2.0  # at the minute, or up to two seconds later
+        assert all(58.0 < gap < 62.0 for gap in gaps[1:])
 
 
 def test_variants_keep_together_what_goes_together() -> None:
@@ -179,7 +181,7 @@ def test_sessions_compact_where_their_harness_does_and_each_at_its_own_size() ->
         asks, outcome = one(kind, seed)
         sizes = inputs(asks)
         peaks += [a for a, b in itertools.pairwise(sizes) if b < a]
-        assert outcome.status == "done" and outcome.compactions >= 1
+        assert outcome.status == "done" and Note("compactions") in asks
     assert min(peaks) < 8_000 and max(peaks) > 17_000 and max(peaks) <= 20_000
 
 

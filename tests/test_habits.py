@@ -108,3 +108,28 @@ def test_a_storm_of_retries_shows_in_the_report(tmp_path: Path) -> None:
     assert found["worst"]["attempts_per_call"] >= found["attempts_per_call"]
     assert "What agents did beside calling" in text
     assert "calls tried again" in text
+
+
+@pytest.mark.parametrize(
+    ("plain", "all_", "chat", "says"),
+    [
+        ({"longest_wait": 2.0}, 2.0, 2.0, "no tool, person or schedule more than 2 s"),
+        ({"longest_wait": 3_600.0}, 3_600.0, 1_800.0, "people before chat agents at most 1,800 s"),
+        ({}, None, 1_800.0, "people before chat agents at most 1,800 s"),
+        (
+            {"archetypes": {"chat": {"think_seconds": {"type": "exponential", "mean": 2.0}}}},
+            None,
+            None,
+            "was cut short",
+        ),
+    ],
+)
+def test_the_report_states_the_caps_on_waiting(
+    plain: dict[str, Any], all_: float | None, chat: float | None, says: str, tmp_path: Path
+) -> None:
+    virtual(tmp_path, sessions=2, population=[{"archetype": "chat"}], **plain)
+    page = write_report(next(tmp_path.iterdir()))
+    caps = json.loads((page.parent / "summary.json").read_text())["habits"]["caps"]
+
+    assert caps == {"all": all_, "people": {"chat": chat}}
+    assert says in page.read_text()

@@ -8,7 +8,7 @@ from typing import Any
 from agentload.traces import graph
 from agentload.traces.graph import Agent, Call, Gap, Piece, Session, Start, Step, Thread, Tool, Tools, identity
 from agents import chain
-from agents.chain import Chat, Join, Message, Outcome, Reply, Spawn, ToolResult, Wait
+from agents.chain import Chat, Join, Message, Note, Outcome, Reply, Spawn, ToolResult, Until, Wait
 from agents.text import Calibration
 
 
@@ -32,6 +32,7 @@ class Builder:
         thread = Thread()
         answer: Any = None
         outcomes: list[Outcome] = []  # of its sub-agents
+        clock = 0.0  # by its schedule
         while True:
             try:
                 ask = agent.chain.send(answer)
@@ -43,6 +44,12 @@ class Builder:
                     answer = self.reply(ask)
                 case Wait():
                     steps.append(Gap(ask.seconds, person=True))
+                    answer = None
+                case Until():
+                    if ask.instant > clock:
+                        steps.append(Gap(ask.instant - clock))
+                    answer = clock = max(clock, ask.instant)
+                case Note():
                     answer = None
                 case Spawn():
                     ended = [self.agent(child) for child in ask.agents]
