@@ -389,6 +389,30 @@ def forecast(
     commands.forecast(assumptions, sessions or [], out)
 
 
+@app.command()
+def record(
+    upstream: Annotated[str, typer.Option(help="Base URL of the endpoint to record in front of, with /v1.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The trace to write.")] = Path("trace.jsonl"),
+    port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.")] = 8788,
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    text: Annotated[bool, typer.Option("--text", help="Keep texts, too, in a file of their own.")] = False,
+    session_header: Annotated[
+        list[str] | None, typer.Option(help="A header in which clients name their session; repeat.")
+    ] = None,
+    ca_file: CaFile = None,
+    max_body: Annotated[int, typer.Option(help="Longest request, in bytes.")] = 64 * 2**20,
+) -> None:
+    """Record real agents: a pass-through proxy that writes what they ask for as a trace, without their texts and keys.
+
+    Example: agentload record --upstream http://127.0.0.1:8000/v1 -o trace.jsonl
+    """
+    from agentload import recording
+
+    options = recording.Options(upstream=upstream, out=str(out), host=host, port=port, text=text, largest=max_body,
+                                session_header=tuple(session_header or ()), ca_file=ca_file or "")  # fmt: skip
+    typer.echo(recording.record(options, recording.announce))
+
+
 traces = typer.Typer(help="Look into a trace of recorded sessions, count it, convert it.", no_args_is_help=True)
 app.add_typer(traces, name="trace")
 TraceFile = Annotated[Path, typer.Argument(help="A trace in any known format, or a run folder.")]

@@ -35,6 +35,7 @@ class Call(Struct, frozen=True, tag="call", tag_field="do", omit_defaults=True, 
     reasoning: Tokens = 0  # of `output`
     cached: Tokens | None = None  # what the server said it had, where recorded
     seconds: Seconds | None = None  # how long it took, where recorded
+    estimated: bool = False  # sizes are from the length of the text: nobody has counted
 
 
 class Tool(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):

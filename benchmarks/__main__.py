@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import accuracy, boxed, contexts, memory, peers, sender, startup, virtual, whole
+from benchmarks import accuracy, boxed, contexts, memory, peers, recording, sender, startup, virtual, whole
 from benchmarks.rows import Row, machine, to_markdown
 
 
@@ -32,6 +32,7 @@ def main() -> int:
         "contexts": contexts.section,
         "agents": memory.agents,
         "soak": lambda: memory.soak(given.soak),
+        "record": recording.section,
         "virtual": lambda: virtual.section(given.calls),
         "peers": peers.section,
     }

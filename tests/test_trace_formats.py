@@ -66,6 +66,20 @@ def test_mooncake_lines_are_sessions_that_share_blocks(tmp_path: Path) -> None:
     assert third.shared
 
 
+def test_a_recording_is_sessions_told_apart_by_their_prompts(tmp_path: Path) -> None:
+    first, second = sessions(put(tmp_path, "recording"))
+
+    assert first.root.steps == (
+        Call(400, 20, 0, (Run(11, 128), Run(12, 272)), cached=0, seconds=1.5),
+        Start((Agent((Call(500, 30, 400, (Run(14, 100),), cached=0, seconds=1.5),), delay=2.0),), wait=0),
+        Tools((Tool("grep", 1.5, 150),)),
+        Call(600, 30, 400, (Run(13, 200),), cached=0, seconds=1.0),
+        Join(),
+    )
+    assert second.root.steps == (Call(300, 9, 0, (Run(11, 128), Run(21, 172)), cached=0, seconds=2.0, estimated=True),)
+    assert (first.start, second.start, second.id) == (0.0, 0.5, "s2")
+
+
 def test_aiperfs_sessions_add_to_what_was_said_before(tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_bytes(AIPERF)
     b, a = sorted(sessions(tmp_path / "m.jsonl"), key=lambda session: len(session.root.steps))

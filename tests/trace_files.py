@@ -196,6 +196,17 @@ OWN = lines(
         {"do": "call", "input": 150, "output": 10, "keep": 100}]}},
 )  # fmt: skip
 
+RECORDING = lines(
+    {"agentload_recording": 1},
+    {"begin": 0.0, "end": 1.5, "input": 400, "output": 20, "cached": 0, "new": [[11, 128], [12, 272]], "head": 128,
+     "tools": [["c1", "grep"]], "person": True},
+    {"begin": 0.5, "end": 2.5, "input": 300, "output": 9, "session": "s2", "after": 11, "new": [[21, 172]], "head": 128,
+     "estimated": True},
+    {"begin": 3.0, "end": 4.0, "input": 600, "output": 30, "after": 12, "new": [[13, 200]], "head": 128,
+     "results": [["c1", 150]]},
+    {"begin": 3.5, "end": 5.0, "input": 500, "output": 30, "after": 12, "new": [[14, 100]], "head": 128},
+)  # fmt: skip
+
 FILES: dict[str, tuple[str, bytes]] = {
     "mooncake": ("conversation.jsonl", MOONCAKE),
     "bailian": ("usage.jsonl", BAILIAN),
@@ -212,6 +223,7 @@ FILES: dict[str, tuple[str, bytes]] = {
     "servegen": ("chunk-7-trace.csv", SERVEGEN),
     "otel": ("spans.jsonl", OTEL),
     "agentload": ("own.jsonl", OWN),
+    "recording": ("trace.calls", RECORDING),
 }
 """A file of each format, but for our own run folders."""
 

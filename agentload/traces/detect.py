@@ -10,6 +10,7 @@ import msgspec
 from agentload.errors import BadInput
 from agentload.traces import (
     bailian,
+    calls,
     dag,
     messages,
     mooncake,
@@ -46,10 +47,12 @@ FORMATS: dict[str, Read] = {
     "servegen": servegen.read,
     "otel": otel.read,
     "run": runs.read,
+    "recording": calls.read,
 }
 
 KEYS: dict[str, tuple[tuple[str, ...], ...]] = {  # what an object of each format has; the first that fits is it
     "agentload": (("agentload_trace",),),
+    "recording": (("agentload_recording",),),
     "otel": (("resourceSpans",),),
     "trt": (("trace_id", "events"),),
     "weka": (("id", "requests"), ("hash_id_scope", "requests")),
