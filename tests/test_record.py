@@ -23,7 +23,7 @@ from agentload.box.serve import BoxProcess
 from agentload.errors import BadInput
 from agentload.record.proxy import Exchange, Proxy, served
 from agentload.recording import Options, record
-from agentload.simulate import simulate
+from agentload.simulation import simulate
 from agentload.traces.analyse import timed
 from agentload.traces.detect import read
 from agentload.traces.graph import Call, Session, Tools

@@ -95,15 +95,17 @@ class MessagesAnswer(Answer):
 
     def _take_block(self, index: int, block: Block) -> bool:
         if block.type == "tool_use":
-            arguments = argument_text(block.input) if block.input else ""
-            self._tools[index] = [block.id or "", block.name or "", arguments]
+            call = self._new_tool(index)
+            call.id, call.name = block.id or "", block.name or ""
+            if block.input:
+                call.arguments.append(argument_text(block.input))
             self._tool_pieces += 1
             return True
         return self._go_on(index, block)
 
     def _go_on(self, index: int, delta: Block) -> bool:
         if delta.partial_json and index in self._tools:
-            self._tools[index][2] += delta.partial_json
+            self._tools[index].arguments.append(delta.partial_json)
             self._tool_pieces += 1
             return True
         said = keep(self._text, delta.text or "")
