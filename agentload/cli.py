@@ -15,6 +15,7 @@ from agentload.errors import BadInput, Failed
 app = typer.Typer(
     name="agentload",
     help="Run populations of synthetic AI agents against an inference endpoint, and see what they ask of it.",
+    epilog="Begin with `agentload run`: it needs no endpoint, no GPU and no spec, and writes a report in a minute.",
     no_args_is_help=True,
     add_completion=True,
     rich_markup_mode=None,
@@ -175,7 +176,9 @@ def run(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Run agents against an endpoint (or the simulated cluster) and write a report.
+    """Run agents against an endpoint, and report what they did.
+
+    Without --url the endpoint is a simulated cluster, started for the run: try it with no flags at all.
 
     Example: agentload run --url http://127.0.0.1:8000/v1 --archetype coder --agents 32 --duration 120
     """
@@ -245,7 +248,9 @@ def replay(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Ask an endpoint again for what a trace has recorded: its sizes, shared prefixes, tools, gaps and sub-agents.
+    """Ask an endpoint once more for what a trace has recorded.
+
+    Sizes, shared prefixes, tools, gaps and sub-agents are those of the trace; the text is not.
 
     Example: agentload replay sessions.jsonl --url http://127.0.0.1:8000/v1 --agents 32
     """
@@ -302,7 +307,9 @@ def capacity(
     out: Out = RUNS,
     json: Json = False,
 ) -> None:
-    """Find the most agents (or sessions per second) that hold every SLO.
+    """Find the most load that holds every SLO, with an interval.
+
+    In agents, or in sessions per second.
 
     Example: agentload capacity --url http://127.0.0.1:8000/v1 --archetype coder --agents 8 --slo ttft_p95=2
     """
@@ -359,7 +366,9 @@ def sweep(
     utilisation: Annotated[float | None, typer.Option(help="Share of the hours that are sold.")] = None,
     out: Out = RUNS,
 ) -> None:
-    """Raise the load in steps: how demand scales, where the cluster saturates, what a task costs, which tier pays.
+    """Raise the load in steps, and see where the cluster saturates.
+
+    Also: how demand grows with agents, what a task costs, and which tier pays.
 
     Example: agentload sweep --simulate --archetype coder --archetype chat --gpu-hour-usd 2.5
     """
@@ -380,7 +389,9 @@ def forecast(
     ] = None,
     out: Out = RUNS,
 ) -> None:
-    """Tokens, GPUs, megawatts, cost and revenue over the years, with bands, from measured sessions.
+    """Say what the years ahead need: tokens, GPUs, power, money.
+
+    With bands, from measured sessions that are drawn anew.
 
     Example: agentload forecast --from runs/2026-11-23T14-02-11-sweep
     """
@@ -402,7 +413,9 @@ def record(
     ca_file: CaFile = None,
     max_body: Annotated[int, typer.Option(help="Longest request, in bytes.")] = 64 * 2**20,
 ) -> None:
-    """Record real agents: a pass-through proxy that writes what they ask for as a trace, without their texts and keys.
+    """Record real agents, through a proxy, as a trace.
+
+    Nothing that passes through is changed. Texts are written only where asked for, keys never.
 
     Example: agentload record --upstream http://127.0.0.1:8000/v1 -o trace.jsonl
     """
@@ -413,7 +426,7 @@ def record(
     typer.echo(recording.record(options, recording.announce))
 
 
-traces = typer.Typer(help="Look into a trace of recorded sessions, count it, convert it.", no_args_is_help=True)
+traces = typer.Typer(help="Look into a trace of recorded sessions.", no_args_is_help=True)
 app.add_typer(traces, name="trace")
 TraceFile = Annotated[Path, typer.Argument(help="A trace in any known format, or a run folder.")]
 TraceFormat = Annotated[str | None, typer.Option("--format", help="Its format, where its content does not say.")]
@@ -422,7 +435,10 @@ Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first bad li
 
 @traces.command()
 def inspect(trace: TraceFile, format: TraceFormat = None, strict: Strict = False) -> None:
-    """Say what a trace is, what is wrong with it, and show its first session."""
+    """Say what a trace is, and what is wrong with it.
+
+    Example: agentload trace inspect sessions.jsonl
+    """
     from agentload import tracing
 
     typer.echo(tracing.inspect(trace, format, strict))
@@ -430,7 +446,10 @@ def inspect(trace: TraceFile, format: TraceFormat = None, strict: Strict = False
 
 @traces.command()
 def stats(trace: TraceFile, format: TraceFormat = None, strict: Strict = False) -> None:
-    """Count a trace: rates, lengths, burstiness, hit rates of ideal and real caches, growth, fan-out."""
+    """Count a trace: rates, lengths, bursts, cache hits, growth.
+
+    Example: agentload trace stats sessions.jsonl
+    """
     from agentload import tracing
 
     found, complaints = tracing.stats(trace, format, strict)
@@ -444,7 +463,10 @@ def convert(
     format: TraceFormat = None,
     strict: Strict = False,
 ) -> None:
-    """Write a trace of any format in our own."""
+    """Write a trace of any format in our own.
+
+    Example: agentload trace convert azure.csv ours.jsonl
+    """
     from agentload import tracing
 
     typer.echo(tracing.convert(trace, out, format, strict))
@@ -458,7 +480,9 @@ def fit(
     format: TraceFormat = None,
     strict: Strict = False,
 ) -> None:
-    """Estimate an archetype from a trace or a run, and show how well it fits.
+    """Estimate an archetype from a trace or a run.
+
+    The page beside it shows how well it fits.
 
     Example: agentload fit sessions.jsonl -o agent.toml --name ours
     """
@@ -482,7 +506,9 @@ def compare(
     markdown: Markdown = None,
     json: Json = False,
 ) -> None:
-    """Say what can and cannot be said about the difference between two runs.
+    """Say what can be said of the difference between two runs.
+
+    With --fail-if it is a gate: exit code 1 where a change for the worse can be shown.
 
     Example: agentload compare runs/before runs/after --fail-if 'ttft_p95 > +10%'
     """
@@ -540,7 +566,9 @@ def simulate(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Run agents in virtual time against the simulated cluster, as fast as this machine goes.
+    """Run agents in virtual time against the simulated cluster.
+
+    An hour of five hundred agents takes this machine seconds.
 
     Example: agentload simulate --archetype coder --agents 500 --duration 3600
     """
@@ -562,7 +590,9 @@ def probe(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Say what an endpoint can do, or up to what load this machine's figures can be trusted.
+    """Say what an endpoint, or this machine, can do.
+
+    Of an endpoint: models, context, tools, streaming, usage. Of this machine: up to what load to trust its figures.
 
     Example: agentload probe --url http://127.0.0.1:8000/v1
     """
@@ -613,7 +643,7 @@ def serve(
     fault_key: Annotated[str | None, typer.Option(help="Only requests with this API key go wrong.")] = None,
     log: Annotated[str | None, typer.Option(help="Write a line of JSON for each finished request.")] = None,
 ) -> None:
-    """Serve the simulated cluster: an OpenAI-compatible endpoint with no GPU.
+    """Serve the simulated cluster: an endpoint that needs no GPU.
 
     Example: agentload serve --replicas 4 --router prefix --offload-tokens 400000
     """
@@ -647,7 +677,12 @@ def report(
     markdown: Markdown = None,
     json: Json = False,
 ) -> None:
-    """Rebuild summary and report from a run's records, and judge it by its own promises again."""
+    """Make summary and report again from a run's records.
+
+    A run that was cut off is made whole first; one that made promises is judged again.
+
+    Example: agentload report runs/2026-11-23T14-02-11-coder
+    """
     from agentload import commands
 
     raise typer.Exit(commands.report(folder, as_json=json, files=commands.Files(junit, markdown)))

@@ -1,6 +1,5 @@
 """The spec: what to run, as one frozen struct. TOML and command-line flags become it, and it becomes TOML again."""
 
-import difflib
 import math
 import re
 import tomllib
@@ -14,7 +13,7 @@ from msgspec import Meta, Struct
 
 from agentload.box.options import BoxOptions
 from agentload.box.presets import from_table as preset_from
-from agentload.errors import BadInput
+from agentload.errors import BadInput, meant
 from agentload.telemetry.options import Telemetry
 from agents.archetypes import ARCHETYPES, Archetype
 from agents.chain import Chain
@@ -210,14 +209,13 @@ class Spec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             fields = dict(fields)
             base = fields.pop("base", name)
             if base not in kinds:
-                known = ", ".join(kinds)
-                raise BadInput(f"archetype {name!r}: base {base!r} is not an archetype; there are {known}")
+                raise BadInput(f"archetype {name!r}: base {base!r} is not an archetype{meant(base, kinds)}")
             kinds[name] = changed(name, kinds[base], fields)
         if self.replay is None and any(name == REPLAY for _, name in self.shares()):
             raise BadInput(f"archetype {REPLAY!r} follows a recorded trace; name it in [replay], as trace = ...")
         for name in [*self.named(), *(kind.child for kind in kinds.values() if kind.child)]:
             if name not in kinds:
-                raise BadInput(f"archetype {name!r} does not exist; there are {', '.join(kinds)}")
+                raise BadInput(f"archetype {name!r} does not exist{meant(name, kinds)}")
         return {name: self.adapted(kind) for name, kind in kinds.items()}
 
     def named(self) -> list[str]:
@@ -369,14 +367,6 @@ def explained(complaint: str, plain: dict[str, Any], root: Any = None) -> str:
         return f"`{path}` cannot be {value!r}{meant(str(value), sorted(names.get(path.rpartition('.')[2], ())))}"
     rule = what.replace("Expected `float`", "must be a number").replace("Expected `int`", "must be a whole number")
     return f"`{path}` {rule.replace('Expected', 'must be')}, got {value!r}" if path else what
-
-
-def meant(name: str, known: list[str]) -> str:
-    """The nearest valid name, or all of them where they are few."""
-    near = difflib.get_close_matches(name, known, n=1)
-    if near:
-        return f"; did you mean `{near[0]}`?"
-    return f"; it can be {', '.join(known)}" if 0 < len(known) <= 12 else ""
 
 
 def vocabulary(root: Any) -> dict[str, set[str]]:

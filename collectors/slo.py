@@ -165,7 +165,9 @@ def tiers_named(name: str) -> list[Tier]:
     """The tiers of a shipped set. Raises ValueError, one line, where there is none."""
     sets = published()
     if name not in sets:
-        raise ValueError(f"tiers {name!r} are not known; there are {', '.join(sets)}")
+        near = difflib.get_close_matches(name, sets, n=1, cutoff=0.4)
+        meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(sets)}"
+        raise ValueError(f"tiers {name!r} are not known; {meant}")
     return from_table(sets[name]["tiers"])
 
 

@@ -1,5 +1,6 @@
 """Profiles by name, with defaults that make a sensible run out of one number: `--profile ramp --agents 50`."""
 
+import difflib
 import math
 
 from loadprofiles.algebra import Profile
@@ -62,7 +63,9 @@ def from_name(name: str, *, agents: int | None = None, rate: float | None = None
         return population(name, agents, duration)
     if name in IN_A_SPEC:
         raise ValueError(f'{name} cannot be given by name alone; write it in a spec: [profile] type = "{name}"')
-    raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {name!r}")
+    near = difflib.get_close_matches(name, PROFILES, n=1)
+    meant = f"did you mean {near[0]}?" if near else f"it must be one of {', '.join(PROFILES)}"
+    raise ValueError(f"there is no load profile {name!r}; {meant}")
 
 
 def open_loop(name: str, rate: float, duration: float) -> Profile:

@@ -78,7 +78,7 @@ def test_every_shipped_preset_says_what_it_is_and_how_far_to_trust_it() -> None:
 @pytest.mark.parametrize(
     ("preset", "complaint"),
     [
-        ("llama", "preset must be one of"),
+        ("llama", "there is no preset 'llama'; it can be llama-3.1-70b-2xh100, "),
         ("nowhere.toml", "preset 'nowhere.toml' does not exist"),
         ({"base": "llama"}, "base must be one of"),
         ({"base": DEFAULT, "name": "x"}, "validity cannot be those of"),

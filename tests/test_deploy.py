@@ -13,6 +13,7 @@ from typer.main import get_command
 
 from agentload import spec as specs
 from agentload.cli import app
+from agentload.fleet.token import TOKEN_ENV
 
 HOUSE = Path(__file__).parent.parent
 KUBERNETES = HOUSE / "deploy" / "kubernetes"
@@ -131,6 +132,8 @@ def test_images_are_of_this_version_and_secrets_are_no_text(name: str) -> None:
 
     assert container["image"] == f"agentload:{VERSION}"
     assert all("value" not in variable for variable in container["env"])
+    token = next(v["valueFrom"]["secretKeyRef"] for v in container["env"] if v["name"] == TOKEN_ENV)
+    assert not token.get("optional")
 
 
 # The image.

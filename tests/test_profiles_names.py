@@ -52,7 +52,8 @@ def test_the_plain_names_are_what_they_say() -> None:
         ("ramp", None, 2, 60, "ramp is a population and takes --agents, got --rate 2"),
         ("ramp", 5, None, 0, "duration must be > 0 seconds and finite, got 0"),
         ("recorded", None, 2, 60, 'recorded cannot be given by name alone; write it in a spec: .* type = "recorded"'),
-        ("burst", None, 2, 60, "profile must be one of constant, poisson, .*, got 'burst'"),
+        ("burst", None, 2, 60, "there is no load profile 'burst'; it must be one of constant, poisson, "),
+        ("hawks", None, 2, 60, "there is no load profile 'hawks'; did you mean hawkes?"),
     ],
 )
 def test_a_bad_choice_gets_one_clear_line(

@@ -49,7 +49,10 @@ def flags(**given: Any) -> specs.Spec:
             "[archetypes.coder]\nsteps = { type = 'lognormale', median = 3, sigma = 1 }",
             "archetype 'coder': `steps.type` cannot be 'lognormale'; did you mean `lognormal`?",
         ),
-        ("[archetypes.mine]\nbase = 'codr'", "archetype 'mine': base 'codr' is not an archetype"),
+        (
+            "[archetypes.mine]\nbase = 'codr'",
+            "base 'codr' is not an archetype; did you mean `coder`?",
+        ),
         ("[archetypes.coder]\nchildren = 2\nchild = 'imp'", "archetype 'imp' does not exist"),
     ],
 )
@@ -68,13 +71,13 @@ def test_a_bad_field_is_named_with_its_value_and_the_fix(tmp_path: Path, change:
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [
-        ({"archetype": ["codr"]}, "archetype 'codr' does not exist; there are coder"),
+        ({"archetype": ["codr"]}, "archetype 'codr' does not exist; did you mean `coder`?"),
         ({"archetype": ["coder=much"]}, "--archetype 'coder=much': the weight must be a number, as in coder=2"),
         ({"archetype": ["coder=0"]}, "`population[0].weight` must be a number > 0.0, got 0.0"),
         ({"agents": 0}, "agents must be >= 1"),
         ({"rate": -1.0}, "rate must be > 0"),
         ({"agents": 3, "rate": 1.0}, "open loop and takes --rate"),
-        ({"profile": "wierd", "agents": 3}, "got 'wierd'"),
+        ({"profile": "wierd", "agents": 3}, "there is no load profile 'wierd'"),
         ({"max_error_rate": 1.5}, "`limits.error_rate` must be a number <= 1.0, got 1.5"),
         ({"duration": 0.0}, "`duration` must be a number > 0.0, got 0.0"),
     ],

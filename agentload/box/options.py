@@ -6,6 +6,7 @@ from msgspec import Meta, Struct, structs
 
 from agentload.box.presets import DEFAULT, PRESETS, Preset
 from agentload.box.words import BLOCK
+from agentload.errors import meant
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(gt=0)]
@@ -118,7 +119,9 @@ class BoxOptions(Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         if isinstance(self.preset, str) and self.preset not in PRESETS:
-            raise ValueError(f"preset must be one of {', '.join(PRESETS)}, or a table, got {self.preset!r}")
+            raise ValueError(
+                f"there is no preset {self.preset!r}{meant(self.preset, [*PRESETS, 'a table of your own'])}"
+            )
         for failure in self.failures:
             if failure.replica >= self.replicas + self.prefill:
                 raise ValueError(f"failures: there is no replica {failure.replica}; they count from 0")

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from agentload.errors import BadInput
+from agentload.errors import BadInput, meant
 from agentload.traces import (
     bailian,
     calls,
@@ -70,7 +70,7 @@ HEAD = 1 << 18
 def read(path: Path, complaints: Complaints, format: str | None = None) -> Iterator[Session]:
     """The sessions of a trace: a file, a run folder, or a folder of files of one format. BadInput where it is none."""
     if format is not None and format not in FORMATS:
-        raise BadInput(f"trace format {format!r} is not known; there are {', '.join(FORMATS)}")
+        raise BadInput(f"trace format {format!r} is not known{meant(format, FORMATS)}")
     if not path.exists():
         raise BadInput(f"trace {str(path)!r} does not exist")
     if path.is_dir() and (path / "run.json").exists() and format in (None, "run"):

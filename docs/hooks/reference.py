@@ -15,7 +15,6 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-import click
 import msgspec
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -63,15 +62,15 @@ def commands() -> str:
     parts = [COMMANDS]
     for path, command in walk(group, ["agentload"]):
         parts += ["", f"## {' '.join(path[1:])}", "", *told(command.help or ""), ""]
-        context = click.Context(command, info_name=" ".join(path))
+        context = command.make_context(" ".join(path), [], resilient_parsing=True)
         parts += ["```text", " ".join(command.get_usage(context).split()), "```", ""]
         parts += table(("option", "default", "what it is"), map(option, command.params))
     return "\n".join(parts) + "\n"
 
 
-def walk(group: click.Command, path: list[str]) -> Iterator[tuple[list[str], click.Command]]:
+def walk(group: Any, path: list[str]) -> Iterator[tuple[list[str], Any]]:
     """Every command below a group, with the words that call it."""
-    for name, command in group.commands.items():  # type: ignore[attr-defined]
+    for name, command in group.commands.items():
         if hasattr(command, "commands"):
             yield from walk(command, [*path, name])
         else:
@@ -85,10 +84,10 @@ def told(text: str) -> list[str]:
             for line in lines]  # fmt: skip
 
 
-def option(parameter: click.Parameter) -> tuple[str, str, str]:
+def option(parameter: Any) -> tuple[str, str, str]:
     """Its names, default and help."""
     names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
-    if isinstance(parameter, click.Argument) or not parameter.opts[0].startswith("-"):
+    if not parameter.opts[0].startswith("-"):
         names = f"`{(parameter.name or '').upper()}`"
     default = parameter.default
     shown = "" if default in (None, False, ()) or callable(default) else f"`{default}`"
