@@ -99,6 +99,13 @@ Markdown = Annotated[Path | None, typer.Option(help="Write it there as Markdown,
 MetricsUrl = Annotated[
     list[str] | None, typer.Option(help="A /metrics page to read once a second, beside the endpoint's own; repeat.")
 ]
+MetricsPort = Annotated[int | None, typer.Option(help="Serve this run's metrics for Prometheus; 0 takes a free port.")]
+MetricsHost = Annotated[str | None, typer.Option(help="Address to serve them at.")]
+OtlpEndpoint = Annotated[str | None, typer.Option(help="Send sessions there as OpenTelemetry traces (OTLP over HTTP).")]
+TraceSample = Annotated[float | None, typer.Option(help="Share of sessions that become traces.")]
+Traceparent = Annotated[
+    bool | None, typer.Option("--traceparent", help="Send the trace's name along, so that a server's spans join it.")
+]
 Out = Annotated[Path, typer.Option(help="Where run folders go.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No live view, no summary.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
@@ -156,6 +163,11 @@ def run(
     junit: Junit = None,
     markdown: Markdown = None,
     metrics_url: MetricsUrl = None,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = None,
+    otlp_endpoint: OtlpEndpoint = None,
+    trace_sample: TraceSample = None,
+    traceparent: Traceparent = None,
     out: Out = RUNS,
     workers: Annotated[int, typer.Option(help="Share the run among this many processes on this machine.")] = 0,
     master: Annotated[bool, typer.Option("--master", help="Wait for workers on other machines.")] = False,

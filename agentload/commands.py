@@ -85,6 +85,8 @@ def overlaid(plain: dict[str, Any], given: dict[str, Any], source: str) -> Spec:
             raise BadInput(str(error)) from None
     telemetry = {field: given[name] for name, field in TELEMETRY_FLAGS.items() if name in given}
     plain["telemetry"] = plain.get("telemetry", {}) | telemetry
+    if given.get("traceparent"):
+        plain["endpoint"]["traceparent"] = plain["telemetry"].get("sample", 1.0)
     limits = {"tokens": given.get("max_tokens"), "error_rate": given.get("max_error_rate")}
     plain["limits"] = plain.get("limits", {}) | {name: limit for name, limit in limits.items() if limit is not None}
     return specs.decode(plain, source)

@@ -27,7 +27,7 @@ from agentload.recorded import recorded
 from agentload.screen import Watch
 from agentload.session import BREATH, Clock, World, run_agent
 from agentload.spec import Spec, Traced, encode
-from agentload.telemetry.scrape import Scraper, pages
+from agentload.telemetry.beside import Beside
 from agents.own import called
 from collectors.records import SCHEMA, Call, Session, Tool
 from collectors.store import Store
@@ -224,23 +224,23 @@ HEAD_START = 0.05
 async def run(spec: Spec, out: Path, watch: Watch) -> tuple[Path, str]:
     """Everything a run does against an endpoint that exists; returns its folder, all but the report in it, and why
     the run ended."""
-    with Scraper(pages(spec)) as scraper:  # before anything is asked, so that counters and ledger begin together
+    with Beside(spec, watch) as beside:
         prepared, asked = await prepare(spec, out)
         header, plan = describe(prepared), prepared.plan()
         store = open_store(make_folder(prepared.spec, out), header, asked)
         with collected_rarely():
-            stopped = await timed(prepared, plan, store, header, watch, scraper)
+            stopped = await timed(prepared, plan, store, header, watch, beside)
         return store.folder, stopped
 
 
 async def timed(
-    prepared: Prepared, plan: Plan, store: Store, header: dict[str, Any], watch: Watch, scraper: Scraper
+    prepared: Prepared, plan: Plan, store: Store, header: dict[str, Any], watch: Watch, beside: Beside
 ) -> str:
     """The part of a run that has a clock, from its head start to the closed records; returns why it ended."""
     spec, clock = prepared.spec, Clock(time.perf_counter() + HEAD_START)
     header |= {"clock_anchor": clock.anchor()}
     store.head(header)
-    scraper.begin(store.emit, clock.epoch)
+    beside.begin(prepared, store, clock)
 
     def emit(record: Call | Tool | Session) -> None:
         watch.emit(record)
@@ -256,9 +256,9 @@ async def timed(
         duration = clock.now()
     finally:
         await lanes.close()
-        await asyncio.to_thread(scraper.settle)
+        await asyncio.to_thread(beside.end)
     header |= {"clock_anchor": clock.anchor(), "duration": duration, "health": health, "itl": watch.itl.summary()}
-    finish(store, header | {"pages": scraper.describe()})
+    finish(store, header | beside.describe())
     return str(health["stop_reason"])
 
 

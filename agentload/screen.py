@@ -6,7 +6,7 @@ import collections
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,7 +68,8 @@ class Watch:
         self.statuses: collections.Counter[str] = collections.Counter()
         self.recent: collections.deque[bool] = collections.deque(maxlen=100)
         self.send_lag, self.ttft, self.itl, self.loop_lag = Samples(), Samples(), Samples(), Samples()
-        self.now = self.alive = self.in_flight = 0.0
+        self.now = self.alive = self.in_flight = self.loop_lag_p99 = 0.0
+        self.taps: list[Callable[[Call | Tool | Session], None]] = []  # who else is told of every record
         self.history: collections.deque[tuple[float, int, int, int, int]] = collections.deque(maxlen=64)
 
     @property
@@ -77,6 +78,8 @@ class Watch:
 
     def emit(self, record: Call | Tool | Session) -> None:
         """Count one record."""
+        for tap in self.taps:
+            tap(record)
         if isinstance(record, Call):
             self.calls += 1
             self.fresh += record.input_tokens - record.cached_tokens
@@ -112,6 +115,7 @@ class Watch:
             self.now, self.alive, self.in_flight = now, world.alive, world.in_flight
             if not self.history or now - self.history[-1][0] >= 1.0:
                 self.history.append((now, self.calls, self.fresh, self.cached, self.output))
+                self.loop_lag_p99 = self.loop_lag.quantile(0.99)
 
     def health(self) -> dict[str, Any]:
         """Loop lag for the run's header, in seconds."""

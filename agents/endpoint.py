@@ -37,6 +37,7 @@ class Endpoint(Struct, frozen=True, forbid_unknown_fields=True):
     client: Literal["wire", "sdk"] = "wire"
     stream: bool = True
     headers: dict[str, str] = {}
+    traceparent: Annotated[float, Meta(ge=0, le=1)] = 0.0  # share of sessions whose calls carry one (W3C Trace Context)
     session_header: str = ""  # name of a header that carries the session, for routers that keep a session to a replica
     sampling: dict[str, Any] = {}  # temperature, top_p, seed, …: fields of the request that the API defines
     extra_body: dict[str, Any] = {}  # fields of the request that only this endpoint defines

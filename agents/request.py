@@ -17,6 +17,7 @@ from agents.api import APIS
 from agents.chain import Chat, ToolSchema
 from agents.endpoint import Endpoint, Features, Place
 from agents.text import CHARACTERS_PER_TOKEN, Encoder
+from agents.tracecontext import call_span, is_sampled, trace_id, traceparent
 
 OWN_FIELDS = ("messages", "input", "prompt", "tools", "stream")
 """Fields that only a client can fill in."""
@@ -103,8 +104,15 @@ class Request:
     def names(self, place: Place) -> dict[str, str]:
         """The headers that say which call this is: to the server's log, and to its router if it wants to know."""
         header = self.endpoint.session_header
-        session = {header: f"{self._run_id}-{place.session}"} if header else {}
-        return {"X-Request-Id": self.identity(place)} | session
+        found = {"X-Request-Id": self.identity(place)}
+        if header:
+            found[header] = f"{self._run_id}-{place.session}"
+        if self.endpoint.traceparent:
+            trace = trace_id(self._run_id, place.session)
+            if is_sampled(trace, self.endpoint.traceparent):
+                span = call_span(self._run_id, place.session, place.agent, place.step, place.attempt)
+                found["traceparent"] = traceparent(trace, span)
+        return found
 
     def identity(self, place: Place) -> str:
         """The X-Request-Id header, by which a server's log can be joined to our records."""

@@ -24,7 +24,7 @@ from agentload.prepare import prepare
 from agentload.realtime import describe, make_folder
 from agentload.screen import Watch, shown
 from agentload.spec import Spec
-from agentload.telemetry.scrape import Scraper, pages
+from agentload.telemetry.beside import Beside
 from collectors.load import SPOOLS
 
 if TYPE_CHECKING:
@@ -71,11 +71,12 @@ def run_fleet(spec: Spec, out: Path, options: Fleet, console: "Console | None" =
     environment, runner = bind(options, token)
     if options.expect_workers and not known:
         print(f"agentload: workers join with {TOKEN_ENV}={token} in their environment", file=sys.stderr)  # noqa: T201
-    with local_workers(options, runner.server.port, token) as processes, Scraper(pages(spec)) as scraper:
+    watch = Watch()
+    with local_workers(options, runner.server.port, token) as processes, Beside(spec, watch) as beside:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
             prepared, asked = loop.run(prepare(spec, out))
         folder = make_folder(prepared.spec, out)
-        store, watch = open_store(folder, describe(prepared), asked), Watch()
+        store = open_store(folder, describe(prepared), asked)
 
         def died() -> set[int]:
             return {process.pid for process in processes if process.poll() is not None}
@@ -84,11 +85,11 @@ def run_fleet(spec: Spec, out: Path, options: Fleet, console: "Console | None" =
         master = Master(runner, prepared, folder, store, watch, died, count, spool=not options.expect_workers)
         try:
             with kept(store):
-                health = drive(master, environment, options, scraper, console)
+                health = drive(master, environment, options, beside, console)
         finally:
             runner.quit()
     header = describe(prepared) | {"clock_anchor": master.clock.anchor(), "duration": master.latest}
-    finish(store, header | {"health": health, "itl": master.itl(), "pages": scraper.describe()})
+    finish(store, header | {"health": health, "itl": master.itl()} | beside.describe())
     with contextlib.suppress(OSError):  # not there, or not empty: a lost worker's records stay
         (folder / SPOOLS).rmdir()
     return store.folder, {"interrupted": 130, "max_error_rate": 1, "workers_lost": 1, FULL: 1}.get(
@@ -97,7 +98,7 @@ def run_fleet(spec: Spec, out: Path, options: Fleet, console: "Console | None" =
 
 
 def drive(
-    master: Master, environment: "Environment", options: Fleet, scraper: Scraper, console: "Console | None"
+    master: Master, environment: "Environment", options: Fleet, beside: Beside, console: "Console | None"
 ) -> dict[str, Any]:
     """The run from its workers' arrival to their farewell; returns its health."""
     import gevent
@@ -114,7 +115,7 @@ def drive(
                 print(f"agentload: waiting at {where} for {options.expect_workers} workers", file=sys.stderr)  # noqa: T201
             master.gather(None if options.expect_workers else COME_UP)
             master.begin()
-            scraper.begin(master.store.emit, master.clock.epoch)
+            beside.begin(master.prepared, master.store, master.clock)
             environment.events.test_stopping.add_listener(lambda **_: master.end("workers_lost"))  # Locust sees none
             master.runner.update_state("running")
             header = describe(master.prepared) | {"clock_anchor": master.clock.anchor()}
@@ -122,7 +123,7 @@ def drive(
             with shown(master.watch, f"{master.count} workers against {spec.endpoint.url}", spec.duration, console):
                 master.drive()
             master.finish()
-        scraper.settle()
+        beside.end()
         master.mend()
     finally:
         for handler in handlers:

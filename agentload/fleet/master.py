@@ -283,6 +283,7 @@ class Master:
         states = [member.state for member in self.working()]
         w = self.watch
         w.now, w.alive, w.in_flight = now, sum(s.alive for s in states), sum(s.in_flight for s in states)
+        w.loop_lag_p99 = max((s.loop_lag for s in states), default=0.0)
         if not w.history or now - w.history[-1][0] >= 1.0:
             w.history.append((now, w.calls, w.fresh, w.cached, w.output))
 
