@@ -1,7 +1,9 @@
 """`agentload replay`: a trace as the population of a run, in virtual time and against the box."""
 
 import json
+import os
 import tomllib
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,8 +27,10 @@ from agentload.recorded import recorded
 from agentload.simulation import simulate
 from agentload.spec import Spec, Traced
 from agentload.traces import own
-from agentload.traces.analyse import analyse, timed
+from agentload.traces.analyse import Timed, analyse, timed
+from agentload.traces.detect import read
 from agentload.traces.graph import Agent, Call, Join, Session, Start, Tool, Tools
+from agentload.traces.source import Complaints
 from agents.sized import Room
 from collectors.load import Run, load_run
 from collectors.report import write_report
@@ -245,3 +249,82 @@ def test_the_box_sees_the_recorded_sizes_and_prefixes(flags: list[str], box: str
 
     assert seen(run) == calls_of(SESSIONS)
     assert hit(run) == approx(analyse(SESSIONS).hit, abs=0.01)
+
+
+VLLM = "http://127.0.0.1:8841"
+
+
+def vllm_is_up() -> bool:
+    try:
+        urllib.request.urlopen(f"{VLLM}/health", timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not vllm_is_up(), reason=f"no vLLM answers at {VLLM} (model `tiny`, context 8,192)")
+def test_a_real_vllm_gets_every_call_in_its_place(trace: Path, tmp_path: Path) -> None:
+    agentload("replay", str(trace), "--url", f"{VLLM}/v1", "--scale", "0.2", "--speed", "50", "--longest-gap", "5",
+              "--agents", "4", "--out", str(tmp_path), "--quiet")  # fmt: skip
+    run = load_run(next(tmp_path.iterdir()))
+    calls = run.calls.where(run.calls.session >= 0)
+
+    assert set(calls.status) == {"ok"}
+    assert set(run.sessions.outcome) == {"done"}
+    for number, session in enumerate(sorted(SESSIONS, key=lambda session: session.start or 0.0)):
+        mine = calls.where(calls.session == number)
+        order = np.lexsort((mine.step, mine.agent))
+        wanted = sorted(((one.agent, one.number, one.call) for one in timed(session)), key=lambda row: row[:2])
+        assert [(mine.agent[i], int(mine.step[i])) for i in order] == [place[:2] for place in wanted]
+        assert mine.output_tokens[order].tolist() == [max(1, round(0.2 * call.output)) for *_, call in wanted]
+        assert mine.input_tokens[order] == approx(
+            [0.2 * call.input for *_, call in wanted], rel=0.2
+        )  # short ones drift
+        assert mine.input_tokens.sum() == approx(0.2 * sum(call.input for *_, call in wanted), rel=0.05)
+
+
+TRACES = os.environ.get("AGENTLOAD_TRACES")
+
+
+@pytest.mark.skipif(not TRACES, reason="AGENTLOAD_TRACES names no folder with recorded traces")
+def test_the_whole_kv_cache_tester_sample_on_the_box(tmp_path: Path) -> None:
+    """Every call of its recorded length, and the real hit rate within a point of the ideal; with a small cache, less;
+    sub-agents side by side where they were."""
+    sample = Path(TRACES or "") / "kv_cache_tester_sample.jsonl"
+    sessions = list(read(sample, Complaints(fatal=True)))
+    large = BoxOptions(sigma=0.0, kv_tokens=60_000_000, context=1_000_000)
+    with BoxProcess(structs.replace(large, speed=400.0)) as url:
+        agentload("replay", str(sample), "--url", url, "--agents", "6", "--speed", "500", "--out", str(tmp_path / "a"),
+                  "--quiet")  # fmt: skip
+    real = load_run(next((tmp_path / "a").iterdir()))
+    spec = structs.replace(
+        replaying.resolve(sample, {}, {"agents": 6}), box=structs.replace(large, kv_tokens=400_000, context=390_000)
+    )
+    small = virtual(spec, tmp_path / "b")
+
+    assert seen(real) == seen(small) == calls_of(sessions)
+    ideal = analyse(sessions).hit
+    assert hit(real) == approx(ideal, abs=0.01)
+    assert hit(small) < (ideal or 1.0) - 0.01
+    for number, session in enumerate(sessions):
+        assert overlaps(timed(session)) <= overlaps_of(small, number)
+
+
+def overlaps(calls: list[Timed]) -> set[tuple[str, str]]:
+    """Pairs of sub-agents of which one began before the other had ended."""
+    spans: dict[str, tuple[float, float]] = {}
+    for one in calls:
+        begin, end = spans.get(one.agent, (np.inf, 0.0))
+        spans[one.agent] = (min(begin, one.begin), max(end, one.end))
+    return side_by_side(spans)
+
+
+def overlaps_of(run: Run, number: int) -> set[tuple[str, str]]:
+    mine = run.calls.where(run.calls.session == number)
+    own = {agent: mine.where(mine.agent == agent) for agent in set(mine.agent)}
+    return side_by_side({agent: (float(c.sent.min()), float(c.end.max())) for agent, c in own.items()})
+
+
+def side_by_side(spans: dict[str, tuple[float, float]]) -> set[tuple[str, str]]:
+    return {(a, b) for a, (begin, end) in spans.items() for b, (start, stop) in spans.items()
+            if "" < a < b and begin < stop and start < end}  # fmt: skip
