@@ -67,6 +67,7 @@ Url = Annotated[
 ]
 Model = Annotated[str | None, typer.Option(help="Model name; may be left out where there is only one.")]
 ApiKeyEnv = Annotated[str | None, typer.Option(help="Environment variable that holds the key.")]
+ApiKeyFile = Annotated[str | None, typer.Option(help="File that holds the key in its place; - reads it from stdin.")]
 Api = Annotated[str | None, typer.Option(help="chat (the default), responses or completions.")]
 CaFile = Annotated[str | None, typer.Option(help="PEM file of the authorities to trust for https.")]
 SessionHeader = Annotated[str | None, typer.Option(help="Header to carry the session, for session-affine routers.")]
@@ -138,6 +139,7 @@ def run(
     model: Model = None,
     api: Api = None,
     api_key_env: ApiKeyEnv = None,
+    api_key_file: ApiKeyFile = None,
     ca_file: CaFile = None,
     session_header: SessionHeader = None,
     client: ClientName = None,
@@ -216,6 +218,7 @@ def replay(
     model: Model = None,
     api: Api = None,
     api_key_env: ApiKeyEnv = None,
+    api_key_file: ApiKeyFile = None,
     ca_file: CaFile = None,
     session_header: SessionHeader = None,
     client: ClientName = None,
@@ -291,6 +294,7 @@ def capacity(
     model: Model = None,
     api: Api = None,
     api_key_env: ApiKeyEnv = None,
+    api_key_file: ApiKeyFile = None,
     ca_file: CaFile = None,
     session_header: SessionHeader = None,
     archetype: Archetypes = None,
@@ -348,6 +352,7 @@ def sweep(
     url: Url = None,
     model: Model = None,
     api_key_env: ApiKeyEnv = None,
+    api_key_file: ApiKeyFile = None,
     archetype: Archetypes = None,
     mode: Mode = None,
     profile: ProfileName = None,
@@ -596,6 +601,7 @@ def probe(
     url: Annotated[str | None, typer.Option(help="Base URL of the endpoint to ask, with /v1.")] = None,
     model: Model = None,
     api_key_env: ApiKeyEnv = None,
+    api_key_file: ApiKeyFile = None,
     ca_file: CaFile = None,
     this_machine: Annotated[
         bool, typer.Option("--self", help="Measure this machine against a server that knows the truth.")

@@ -89,7 +89,22 @@ def overlaid(plain: dict[str, Any], given: dict[str, Any], source: str) -> Spec:
         plain["endpoint"]["traceparent"] = plain["telemetry"].get("sample", 1.0)
     limits = {"tokens": given.get("max_tokens"), "error_rate": given.get("max_error_rate")}
     plain["limits"] = plain.get("limits", {}) | {name: limit for name, limit in limits.items() if limit is not None}
-    return specs.decode(plain, source)
+    spec = specs.decode(plain, source)
+    if given.get("api_key_file"):
+        take_key(given["api_key_file"], spec.endpoint.api_key_env)
+    return spec
+
+
+def take_key(file: str, variable: str) -> None:
+    """Put the key in that file ("-" is stdin) where the endpoint's key is looked for, by us and by workers on this
+    machine: into the environment. It never is in a spec, nor in an argument of a process."""
+    try:
+        key = (sys.stdin.read() if file == "-" else Path(file).read_text()).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"--api-key-file {file!r} cannot be read: {error}") from None
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        raise BadInput(f"--api-key-file {file!r} must hold one key, a line of printable ASCII without blanks")
+    os.environ[variable] = key
 
 
 def named(given: dict[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from http.client import HTTPException
 from typing import Any, NamedTuple
 
 from agents.endpoint import Endpoint
-from agents.request import headers, trusted
+from agents.request import conceal, headers, trusted
 from agents.sse import Events
 
 MAX_PAGE = 8_000_000
@@ -69,14 +69,16 @@ def fetch(endpoint: Endpoint, url: str, body: dict[str, Any] | None = None, limi
     data = None if body is None else json.dumps(body).encode()
     end = time.monotonic() + limit
     tls = trusted(endpoint) if url.startswith("https://") else None
-    with answered(url, headers(endpoint), tls, limit, data) as answer:
+    sent = headers(endpoint)
+    with answered(url, sent, tls, limit, data) as answer:
         found = bytearray()
         while piece := answer.read1(1 << 16):
             found += piece
             if len(found) > MAX_PAGE or time.monotonic() > end:
                 break
         names = {name.lower(): value for name, value in answer.headers.items()}
-        return Page(answer.status, names, bytes(found))
+        said = conceal(found.decode("utf-8", "surrogateescape"), endpoint, sent).encode("utf-8", "surrogateescape")
+        return Page(answer.status, {name: conceal(value, endpoint, sent) for name, value in names.items()}, said)
 
 
 @contextlib.contextmanager

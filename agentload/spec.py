@@ -22,7 +22,7 @@ from agents.endpoint import Endpoint
 from agents.own import MARK
 from agents.own import load as load_own
 from agents.replay import Pace
-from agents.request import headers, refuse
+from agents.request import keep_secrets_out, refuse
 from collectors.slo import Tier, from_table
 from loadprofiles import Profile, load
 
@@ -297,7 +297,7 @@ def decode(plain: dict[str, Any], source: str = "spec") -> Spec:
     for name, check in (
         ("slo", spec.promises),
         ("endpoint", lambda: refuse(spec.endpoint, tools=spec.mode == "live")),
-        ("endpoint", lambda: headers(spec.endpoint)),
+        *((f"tenant {t.name!r}", lambda t=t: keep_secrets_out(Endpoint(headers=t.headers))) for t in spec.tenants),
     ):
         try:
             check()

@@ -23,6 +23,9 @@ from agents.text import CHARACTERS_PER_TOKEN
 from agents.trouble import Trouble, complaint, shorten
 from collectors.records import Call
 
+USUAL = {"", "stop", "length", "tool_calls", "content_filter"}
+"""Finish reasons that the APIs define."""
+
 
 class Function(Struct):
     name: str | None = None
@@ -247,6 +250,13 @@ class Answer:
             self.over = True
         else:
             self.fail(trouble.status, trouble.error)
+
+    def conceal(self, conceal: Callable[[str], str]) -> None:
+        """Take out of what will be recorded what must not be."""
+        if self.finish_reason not in USUAL:
+            self.finish_reason = conceal(self.finish_reason)
+        for called in self._tools.values():
+            called.name = conceal(called.name)
 
     def restart(self) -> None:
         """Forget the end of an attempt that never reached the server."""

@@ -6,6 +6,7 @@ same base URL with the same environment is what is sent; a test holds the two to
 
 import math
 import os
+import re
 import ssl
 import urllib.parse
 import urllib.request
@@ -130,11 +131,7 @@ class Request:
 
     def conceal(self, text: str) -> str:
         """The text without the key: servers like to quote it back."""
-        for name, value in self.headers.items():
-            secret = value.removeprefix("Bearer ")
-            if len(secret) >= 8 and (name in ("Authorization", "api-key") or name in self.endpoint.headers):
-                text = text.replace(secret, "[secret]")
-        return text
+        return conceal(text, self.endpoint, self.headers)
 
 
 def key(endpoint: Endpoint) -> str:
@@ -142,8 +139,20 @@ def key(endpoint: Endpoint) -> str:
     return os.environ.get(endpoint.api_key_env) or KEY_PLACEHOLDER
 
 
+def conceal(text: str, endpoint: Endpoint, sent: dict[str, str]) -> str:
+    """The text without the key and the values of the endpoint's own headers, which were `sent` to it."""
+    for name, value in sent.items():
+        secret = value.removeprefix("Bearer ")
+        if len(secret) >= 8 and (name in ("Authorization", "api-key") or name in endpoint.headers):
+            text = text.replace(secret, "[secret]")
+            for length in range(len(secret) - 1, 3, -1):  # the start of one, where the text was cut off
+                text = text.removesuffix(secret[:length] + "…")
+    return text
+
+
 def headers(endpoint: Endpoint) -> dict[str, str]:
-    """The headers every request carries, as the openai client would set them; the endpoint's own win."""
+    """The headers every request carries, as the openai client would set them; the endpoint's own win. ValueError where
+    one of those is in an environment variable that is not set."""
     found = {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": "agentload"}
     if azure_version(endpoint.url):
         found["api-key"] = key(endpoint)
@@ -153,11 +162,51 @@ def headers(endpoint: Endpoint) -> dict[str, str]:
         if name in os.environ:
             found[header] = os.environ[name]
     own = {name.lower() for name in endpoint.headers}
-    found = {name: value for name, value in found.items() if name.lower() not in own} | endpoint.headers
+    found = {name: value for name, value in found.items() if name.lower() not in own}
+    found |= {name: from_environment(name, value) for name, value in endpoint.headers.items()}
     for name, value in found.items():
         if not name.isascii() or not name.isprintable() or " " in name or any(c in value for c in "\r\n\0"):
             raise ValueError(f"header {name!r} cannot be sent: names are ASCII words, values have no line breaks")
     return found
+
+
+VARIABLE = re.compile(r"((?:Bearer |Basic )?)\$([A-Za-z_][A-Za-z0-9_]*)")
+"""A header's value that is in the environment: `$NAME`, or `Bearer $NAME`."""
+
+SECRET = re.compile(r"(^|[-_])(authorization|cookie|api-?key|key|token|secret|password|passwd)$", re.IGNORECASE)
+"""Names of headers that hold secrets: Authorization, Cookie, api-key, X-Auth-Token, Ocp-Apim-Subscription-Key, …"""
+
+HARMLESS = {"idempotency-key"}
+
+
+def from_environment(name: str, value: str) -> str:
+    """The value, taken from the environment where it says so."""
+    found = VARIABLE.fullmatch(value)
+    if found is None:
+        return value
+    secret = os.environ.get(found[2])
+    if secret is None:
+        raise ValueError(f"header {name!r} is to come from ${found[2]}, which is not set in the environment")
+    return found[1] + secret
+
+
+def keep_secrets_out(endpoint: Endpoint) -> None:
+    """Raise ValueError where a secret is written into the settings themselves, which go into records and reports."""
+    parts = urllib.parse.urlsplit(endpoint.url)
+    if parts.username or parts.password:
+        raise ValueError(
+            "url must not carry a user name or password, since it is written into every report; "
+            'send them as headers = { Authorization = "Basic $NAME" }, with $NAME in the environment'
+        )
+    for name, value in endpoint.headers.items():
+        if SECRET.search(name) and name.lower() not in HARMLESS and not VARIABLE.fullmatch(value):
+            raise ValueError(
+                f"header {name!r} must not be written down, since specs go into every report; put it into an "
+                f'environment variable and name that, as in {name} = "$NAME" (or "Bearer $NAME")'
+            )
+    for name in (*endpoint.sampling, *endpoint.extra_body):
+        if name.lower() in ("api_key", "authorization", "password", "secret"):
+            raise ValueError(f"`{name}` must not be written down; give the key by api_key_env")
 
 
 def azure_version(url: str) -> str:
@@ -192,6 +241,7 @@ def trusted(endpoint: Endpoint) -> ssl.SSLContext:
 
 def refuse(endpoint: Endpoint, *, tools: bool = False) -> None:
     """Raise ValueError for settings that no client here can honour; `tools` says that chains will offer tools."""
+    keep_secrets_out(endpoint)
     asked = endpoint.sampling | endpoint.extra_body
     for field in OWN_FIELDS:
         if field in asked:
@@ -211,8 +261,6 @@ def refuse(endpoint: Endpoint, *, tools: bool = False) -> None:
 def needs_sdk(endpoint: Endpoint) -> str | None:
     """Why the wire client cannot reach this endpoint and the sdk client must; None where it can."""
     parts = urllib.parse.urlsplit(endpoint.url)
-    if parts.username or parts.password:
-        return "the url carries a user name and password"
     proxies = urllib.request.getproxies()
     host = parts.hostname or ""
     for scheme in (parts.scheme, "all"):

@@ -152,6 +152,7 @@ class Sdk:
     def _emit(self, answer: Answer, place: Place, chat: Chat, end: float, emit: Emit) -> Reply:
         if answer.error:
             answer.error = self._request.conceal(shorten(answer.error))
+        answer.conceal(self._request.conceal)
         call, reply = answer.finish(place, chat, end, lambda: self._request.prompt_tokens(chat), self._itl)
         emit(call)
         return reply
@@ -247,12 +248,16 @@ class Watch:
 def client(request: Request) -> openai.AsyncOpenAI:
     """The SDK's client, set up as people set it up for that endpoint."""
     endpoint, version = request.endpoint, azure_version(request.endpoint.url)
-    own = {name: value for name, value in request.headers.items() if name not in ("Authorization", "api-key")}
+    own = {
+        name: value
+        for name, value in request.headers.items()
+        if name in endpoint.headers or name not in ("Authorization", "api-key")
+    }
     options: dict[str, Any] = {
         "base_url": endpoint.url,
         "api_key": key(endpoint),
         "max_retries": 0,
-        "default_headers": {"Accept-Encoding": PACKED} | own | endpoint.headers,
+        "default_headers": {"Accept-Encoding": PACKED} | own,
         "http_client": openai.DefaultAsyncHttpx2Client(
             # For plain http: trusts nobody, since loading the system's authorities takes 60 ms for nothing.
             verify=request.tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),

@@ -70,6 +70,7 @@ class Wire:
     def _emit(self, answer: Answer, place: Place, chat: Chat, end: float, emit: Emit) -> Reply:
         if answer.error:
             answer.error = self._request.conceal(shorten(answer.error))
+        answer.conceal(self._request.conceal)
         call, reply = answer.finish(place, chat, end, lambda: self._request.prompt_tokens(chat), self._itl)
         emit(call)
         return reply
