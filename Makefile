@@ -26,6 +26,11 @@ docs: $(VENV)/ok
 bench: $(VENV)/ok
 	$(BIN)/python -m benchmarks
 
+.PHONY: crash
+# A run's processes killed at random moments, a hundred times each: about half an hour on two quiet cores.
+crash: $(VENV)/ok
+	$(BIN)/python -m tests.crashes --each 100
+
 .PHONY: soak
 # Half an hour and two million calls or more, which nothing may grow with; writes docs/soak.md and its chart.
 soak: $(VENV)/ok

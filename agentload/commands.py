@@ -14,7 +14,7 @@ import uvloop
 from msgspec import structs
 
 from agentload import spec as specs
-from agentload.disk import FULL
+from agentload.disk import FULL, say
 from agentload.disk import report as report_of
 from agentload.errors import BadInput
 from agentload.spec import Spec
@@ -171,8 +171,13 @@ def target(spec: Spec) -> Any:
         return
     from agentload.box.serve import BoxProcess
 
-    with BoxProcess(spec.box) as url:
-        yield structs.replace(spec, endpoint=structs.replace(spec.endpoint, url=url))
+    box = BoxProcess(spec.box)
+    with box as url:
+        try:
+            yield structs.replace(spec, endpoint=structs.replace(spec.endpoint, url=url))
+        finally:
+            if box.ended:
+                say("the box ended before the run did: calls since then found nobody")
 
 
 def perform(spec: Spec, out: Path, quiet: bool, fleet: dict[str, Any]) -> tuple[Path, int]:

@@ -23,6 +23,7 @@ import msgspec
 
 from agentload.box.options import BoxOptions
 from agentload.box.replica import BEHIND, Lag
+from agentload.errors import Failed
 
 LOOK = 5.0
 """Seconds between two looks at whether the machine keeps up."""
@@ -104,7 +105,7 @@ def serve_until_signal(
 class BoxProcess:
     """A box in its own process, for as long as a `with` block lasts; entering gives its URL.
 
-    Raises RuntimeError, with what the process said, when it does not come up.
+    Raises Failed, with what the process said, when it does not come up.
     """
 
     def __init__(self, options: BoxOptions | None = None) -> None:
@@ -128,8 +129,13 @@ class BoxProcess:
             self._said.seek(0)
             said = self._said.read().decode(errors="replace").strip()
             self._said.close()
-            raise RuntimeError(f"the box did not start: {said.splitlines()[-1] if said else 'it said nothing'}")
+            raise Failed(f"the box did not start: {said.splitlines()[-1] if said else 'it said nothing'}")
         return url
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is there no more, though nobody ended it."""
+        return self._process is not None and self._process.poll() is not None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -234,7 +235,10 @@ def work(options: Work, token: str) -> int:
         )
     if not options.watch_stdin:
         print(f"agentload: joining the master at {options.master_host}:{options.master_port}", file=sys.stderr)  # noqa: T201
+    early = at_end_of_stdin(lambda: os._exit(1)) if options.watch_stdin else None  # nothing is recorded yet
     worker = Worker(join(options, token), options)
+    if early is not None:
+        early.stop()
     watch(worker)
     code = worker.serve()
     worker.runner.client.close(linger=0 if worker.cut else 1000)
@@ -248,14 +252,22 @@ def watch(worker: Worker) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         gevent.signal_handler(number, worker.interrupt)
     if worker.options.watch_stdin:
-        stdin = gevent.get_hub().loop.io(0, 1)
+        at_end_of_stdin(lambda: worker.lose("it died"))
 
-        def parent() -> None:
-            if not os.read(0, 64):
-                stdin.stop()
-                worker.lose("it died")
 
-        stdin.start(parent)
+def at_end_of_stdin(act: Callable[[], object]) -> Any:
+    """Do something once, when stdin closes, as it does when the parent dies. Gives what watches, to be stopped."""
+    import gevent
+
+    stdin = gevent.get_hub().loop.io(0, 1)
+
+    def read() -> None:
+        if not os.read(0, 64):
+            stdin.stop()
+            act()
+
+    stdin.start(read)
+    return stdin
 
 
 def main() -> None:
