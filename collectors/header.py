@@ -75,6 +75,15 @@ class Page(Struct, forbid_unknown_fields=True):
     error: str  # what was wrong last; "" where nothing was
 
 
+class Exported(Struct, forbid_unknown_fields=True):
+    """What became of the spans of a run that was exported to OpenTelemetry."""
+
+    spans: int  # that the receiver took
+    failed: int  # that it did not
+    dropped: int  # records that were never made spans: too many waited
+    error: str = ""  # why the figures are not whole; "" where they are
+
+
 class Header(Struct, forbid_unknown_fields=True, kw_only=True):
     """run.json. Times are seconds on the run clock unless a name or a line here says otherwise. No secret is in it."""
 
@@ -98,3 +107,4 @@ class Header(Struct, forbid_unknown_fields=True, kw_only=True):
     health: Health | None = None
     itl: dict[str, float | int | None] | None = None  # gaps between output pieces (s), from a sketch within 1 %
     pages: list[Page] | None = None  # `/metrics` pages of the servers
+    otlp: Exported | None = None

@@ -139,26 +139,33 @@ def pages(run: Run) -> list[dict[str, Any]]:
 
 
 def energy(run: Run, seconds: float) -> dict[str, Any] | None:
-    """Joules, and tokens for each; None where no GPU said what it takes.
+    """GPUs, joules, and tokens for each; None where nobody knows how many there are or what they take.
 
-    From the energy counters; where there are none, power times time between readings (trapezoids).
+    Joules are of the energy counters; where there are none, power times time between readings (trapezoids); where
+    there are none of these either, the power that the spec says the cluster takes, times the run.
     """
-    counters = readings(run.server, "dcgm", "energy")
-    gauges = readings(run.server, "dcgm", "power")
-    if not counters and not gauges:
+    spec = run.header.get("spec") or {}
+    counters, gauges = (readings(run.server, "dcgm", word) for word in ("energy", "power"))
+    gpus, kw = len(counters or gauges) or spec.get("gpus"), spec.get("power_kw")
+    if gpus is None and kw is None:
         return None
-    joules = increase(counters) if counters else sum(float(np.trapezoid(r.values, r.times)) for r in gauges)
-    watched = max((float(np.ptp(r.times)) for r in counters or gauges), default=0.0)
-    ok = run.calls.where(run.calls.usage == "server")
-    inputs, outputs = float(ok.input_tokens.sum()), float(ok.output_tokens.sum())
-    gpus = len(counters or gauges)
+    watched, joules, source = seconds, math.nan, None
+    if counters or gauges:
+        watched = max(float(np.ptp(reading.times)) for reading in counters or gauges)
+        joules = increase(counters) if counters else sum(float(np.trapezoid(r.values, r.times)) for r in gauges)
+        source = "counters" if counters else "power"
+    elif kw is not None:
+        joules, source = kw * 1000 * seconds, "spec"
+    told = run.calls.where(run.calls.usage == "server")
+    inputs, outputs = float(told.input_tokens.sum()), float(told.output_tokens.sum())
     return {
         "gpus": gpus,
+        "source": source,
         "joules": joules,
         "mean_watts": joules / watched if watched else math.nan,
         "tokens_per_joule": (inputs + outputs) / joules if joules else math.nan,
         "output_tokens_per_joule": outputs / joules if joules else math.nan,
-        "output_tokens_per_second_per_gpu": outputs / seconds / gpus if seconds else math.nan,
+        "output_tokens_per_second_per_gpu": outputs / seconds / gpus if seconds and gpus else math.nan,
     }
 
 

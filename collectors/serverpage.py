@@ -77,7 +77,7 @@ def part(found: Summary | None, plot: str) -> str:
 def says(found: Summary) -> str:
     """The section's first lines."""
     if found["engine"] is None:
-        return "No page that was read said how much its server runs."
+        return "No page that was read said how many requests its server runs."
     said = f"Read once a second from {found['engine']}'s metrics, on the clock of the calls. "
     if found["running"]:
         said += f"Up to {found['running']['peak']:,.0f} requests were running"
@@ -110,12 +110,16 @@ def rates(found: Summary) -> str:
         ["ideal: a cache that kept every chain's past, at least", share(hit["ideal"])],
     ]
     if power := found["energy"]:
+        how = {"counters": "by its counters", "power": "power over time", "spec": "as the spec says"}
         rows += [
-            ["energy of all GPUs", f"{number(power['joules'])} J ({number(power['mean_watts'])} W on average)"],
+            [f"energy of all GPUs, {how.get(power['source'], '')}",
+             f"{number(power['joules'])} J ({number(power['mean_watts'])} W on average)"],
             ["tokens per joule, input and output", number(power["tokens_per_joule"])],
             ["output tokens per joule", number(power["output_tokens_per_joule"])],
-            ["output tokens per second and GPU", number(power["output_tokens_per_second_per_gpu"])],
-        ]
+        ] if power["source"] else []  # fmt: skip
+        if power["gpus"]:
+            name = f"output tokens per second and GPU ({number(power['gpus'])})"
+            rows.append([name, number(power["output_tokens_per_second_per_gpu"])])
     return table(["", ""], rows)
 
 

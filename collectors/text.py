@@ -112,17 +112,17 @@ def interval(estimate: dict[str, Any]) -> str:
 
 def _server(found: dict[str, Any] | None) -> list[str]:
     """What the server said of itself, and where its counters differ from the ledger."""
-    if found is None or found["engine"] is None:
+    if found is None:
         return []
-    levels = [f"up to {found[word]['peak']:,.0f} {word}" for word in ("running", "waiting") if found[word] is not None]
+    said = [f"up to {found[word]['peak']:,.0f} {word}" for word in ("running", "waiting") if found[word] is not None]
     if found["kv_usage"]:
-        levels.append(f"KV cache {share(found['kv_usage']['peak'])} at most")
+        said.append(f"KV cache {share(found['kv_usage']['peak'])} at most")
     if found["preemptions"]:
-        levels.append(f"{found['preemptions']:,.0f} preemptions")
+        said.append(f"{found['preemptions']:,.0f} preemptions")
     apart = [f"{row['account']}: {row['says']}" for row in found["ledger"] if row["difference"]]
-    counted = "counters equal to the ledger" if found["ledger"] and not apart else ""
-    lines = [f"{'server':<12}{', '.join(filter(None, [*levels, counted]))}"]
-    return lines + [f"{'':<12}{text}" for text in apart]
+    if found["ledger"] and not apart:
+        said.append("counters equal to the ledger")
+    return [f"{'server':<12}{', '.join(said)}", *(f"{'':<12}{text}" for text in apart)]
 
 
 def _latency_lines(serving: dict[str, Any]) -> list[str]:

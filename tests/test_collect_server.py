@@ -12,8 +12,9 @@ from test_collect_metrics import call, session
 from collectors import server
 from collectors.load import Run, from_records, load_run
 from collectors.records import CALIBRATION, Sample
+from collectors.recovery import recover
 from collectors.report import render
-from collectors.store import Store, recover
+from collectors.store import Store
 from collectors.summary import summarise
 from collectors.text import to_text
 
@@ -99,7 +100,19 @@ def test_energy_comes_from_counters_else_from_power_over_time() -> None:
     assert by_counter["tokens_per_joule"] == (200 + 22) / 400
     assert by_counter["output_tokens_per_joule"] == 22 / 400
     assert by_counter["output_tokens_per_second_per_gpu"] == 22 / 4 / 2
-    assert by_power["joules"] == 100 + 200
+    assert (by_power["joules"], by_power["source"]) == (100 + 200, "power")
+
+
+def test_without_metrics_of_gpus_the_spec_may_say_how_many_there_are_and_what_they_take() -> None:
+    said = server.energy(run_of(calls=CALLS, spec={"gpus": 4, "power_kw": 2.0}), 4.0)
+    only = server.energy(run_of(calls=CALLS, spec={"gpus": 4}), 4.0)
+
+    assert said is not None and only is not None
+    assert (said["joules"], said["source"], said["mean_watts"]) == (8_000, "spec", 2_000)
+    assert said["tokens_per_joule"] == 222 / 8_000
+    assert only["output_tokens_per_second_per_gpu"] == 22 / 4 / 4
+    assert np.isnan(only["joules"])
+    assert server.energy(run_of(calls=CALLS), 4.0) is None
 
 
 def whole() -> Run:

@@ -23,6 +23,8 @@ class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
         for name, urls in (("metrics_urls", self.metrics_urls), ("otlp_endpoint", [self.otlp_endpoint])):
             for url in filter(None, urls):
                 check(name, url)
+        if self.metrics_host != "127.0.0.1" and self.metrics_port is None:
+            raise ValueError(f"metrics_host {self.metrics_host!r} serves nothing without metrics_port; give that, too")
 
 
 def check(name: str, url: str) -> None:
