@@ -5,6 +5,7 @@ so win. What serves until it is stopped, or measures this machine, is only parse
 """
 
 import inspect
+import os
 import re
 import shlex
 import shutil
@@ -81,6 +82,9 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(HOUSE / "examples" / "first-light.toml", folder / "my.toml")
     shutil.copytree(HOUSE / "examples", folder / "examples")
     shutil.copy(HOUSE / "examples" / "my_agents.py", folder)
+    (folder / ".keys").mkdir()
+    (folder / ".keys" / "example").write_text("no-key\n")
+    (folder / ".keys" / "example").chmod(0o600)
     assumed = (HOUSE / "agentload" / "forecast.toml").read_text()
     (folder / "few.toml").write_text(assumed.replace("paths = 100_000", "paths = 1_000"))
     runner = CliRunner()
@@ -104,7 +108,8 @@ RUNS = [line for line in LINES if words_of(line)[0] not in PARSED_ONLY]
 @pytest.mark.parametrize("line", RUNS)
 def test_every_command_shown_that_a_test_can_run_runs(line: str, desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(desk)
-    words = [word.replace("…", "http://127.0.0.1:1/v1") for word in words_of(line)]
+    monkeypatch.setenv("HOME", str(desk))
+    words = [os.path.expanduser(word.replace("…", "http://127.0.0.1:1/v1")) for word in words_of(line)]  # noqa: PTH111
     if words[0] in ("capacity", "sweep"):  # they are simulated, and with steps of ours
         words = [w for before, w in zip(["", *words], words, strict=False) if not {before, w} & {"--url", "--values"}]
 
