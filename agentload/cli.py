@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from agentload.errors import BadInput, Failed
+from agentload.terminal import say, warn
 
 app = typer.Typer(
     name="agentload",
@@ -35,10 +36,10 @@ def main() -> None:
     try:
         app()
     except BadInput as error:
-        print(f"agentload: {error}", file=sys.stderr)  # noqa: T201
+        warn(error)
         sys.exit(BAD_INPUT)
     except Failed as error:
-        print(f"agentload: {error}", file=sys.stderr)  # noqa: T201
+        warn(error)
         sys.exit(FAILED)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
@@ -48,7 +49,7 @@ def version(asked: bool) -> None:
     if asked:
         from importlib import metadata
 
-        typer.echo(f"agentload {metadata.version('agentload')}")
+        say(f"agentload {metadata.version('agentload')}")
         raise typer.Exit
 
 
@@ -440,7 +441,7 @@ def record(
 
     options = recording.Options(upstream=upstream, out=str(out), host=host, port=port, text=text, largest=max_body,
                                 session_header=tuple(session_header or ()), ca_file=ca_file or "")  # fmt: skip
-    typer.echo(recording.record(options, recording.announce))
+    say(recording.record(options, recording.announce))
 
 
 traces = typer.Typer(help="Look into a trace of recorded sessions.", no_args_is_help=True)
@@ -458,7 +459,7 @@ def inspect(trace: TraceFile, format: TraceFormat = None, strict: Strict = False
     """
     from agentload import tracing
 
-    typer.echo(tracing.inspect(trace, format, strict))
+    say(tracing.inspect(trace, format, strict))
 
 
 @traces.command()
@@ -470,7 +471,7 @@ def stats(trace: TraceFile, format: TraceFormat = None, strict: Strict = False) 
     from agentload import tracing
 
     found, complaints = tracing.stats(trace, format, strict)
-    typer.echo("\n".join([tracing.as_text(found), *tracing.problems(complaints)]))
+    say("\n".join([tracing.as_text(found), *tracing.problems(complaints)]))
 
 
 @traces.command()
@@ -486,7 +487,7 @@ def convert(
     """
     from agentload import tracing
 
-    typer.echo(tracing.convert(trace, out, format, strict))
+    say(tracing.convert(trace, out, format, strict))
 
 
 @app.command()
@@ -505,7 +506,7 @@ def fit(
     """
     from agentload import tracing
 
-    typer.echo(tracing.fit(trace, out, name, format, strict)[1])
+    say(tracing.fit(trace, out, name, format, strict)[1])
 
 
 @app.command()

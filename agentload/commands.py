@@ -14,10 +14,11 @@ import uvloop
 from msgspec import structs
 
 from agentload import spec as specs
-from agentload.disk import FULL, say
+from agentload.disk import FULL
 from agentload.disk import report as report_of
 from agentload.errors import BadInput
 from agentload.spec import Spec
+from agentload.terminal import note, say, warn
 from agents.request import needs_sdk
 from collectors import load
 from collectors.slo import parse_all
@@ -165,7 +166,7 @@ def target(spec: Spec) -> Any:
     if spec.endpoint.url:
         reason = needs_sdk(spec.endpoint) if spec.endpoint.client == "wire" else None
         if reason:
-            print(f"agentload: using the sdk client: {reason}", file=sys.stderr)  # noqa: T201
+            warn(f"using the sdk client: {reason}")
             spec = structs.replace(spec, endpoint=structs.replace(spec.endpoint, client="sdk"))
         yield spec
         return
@@ -177,7 +178,7 @@ def target(spec: Spec) -> Any:
             yield structs.replace(spec, endpoint=structs.replace(spec.endpoint, url=url))
         finally:
             if box.ended:
-                say("the box ended before the run did: calls since then found nobody")
+                warn("the box ended before the run did: calls since then found nobody")
 
 
 def perform(spec: Spec, out: Path, quiet: bool, fleet: dict[str, Any]) -> tuple[Path, int]:
@@ -256,7 +257,7 @@ def probe(flags: dict[str, Any], *, this_machine: bool, as_json: bool) -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             found = runner.run(abilities.probe_endpoint(endpoint))
         text = abilities.to_text(found)
-    print(json.dumps(found, indent=2) if as_json else text)  # noqa: T201
+    say(json.dumps(found, indent=2) if as_json else text)
 
 
 def work(host: str, port: int, out: Path, wait: float, token_file: Path | None) -> int:
@@ -276,13 +277,13 @@ def finish(folder: Path, code: int, *, quiet: bool, as_json: bool, files: Files 
     page, summary = report_of(folder)
     write_files(files, folder.name, summary)
     if as_json:
-        print(json.dumps(summary, indent=2))  # noqa: T201
+        say(json.dumps(summary, indent=2))
     elif not quiet:
-        print(to_text(summary))  # noqa: T201
+        say(to_text(summary))
     if page is None:
         return code or 1
     if not as_json:
-        print(page)  # noqa: T201
+        say(page)
     answered = summary["run"]["calls"] - sum(error["count"] for error in summary["errors"].values())
     if not code and not answered:
         return 1  # a run in which nothing was answered has failed
@@ -312,7 +313,7 @@ def print_expected(spec: Spec) -> None:
         lines.append("# The model, or code of your own, decides how many calls and tokens there will be.")
     else:
         lines += [f"# expected {name.replace('_', ' ')}: about {value:,.0f}" for name, value in figures.items()]
-    print("\n".join(lines), specs.encode(spec), sep="\n\n", end="")  # noqa: T201
+    say("\n".join(lines) + "\n\n" + specs.encode(spec), end="")
 
 
 def capacity(path: Path | None, flags: dict[str, Any], out: Path, asked: dict[str, Any], *, as_json: bool) -> int:
@@ -325,13 +326,10 @@ def capacity(path: Path | None, flags: dict[str, Any], out: Path, asked: dict[st
     given = {name: value for name, value in asked.items() if value is not None and name not in ("slo", "tiers")}
     options = Options(tiers_from(asked["slo"] or [], asked["tiers"], spec.slo), **(known | given))
 
-    def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)  # noqa: T201
-
     with contextlib.nullcontext(spec) if options.simulate else target(spec) as there:
-        folder, code = search(there, out, options, say=say)
+        folder, code = search(there, out, options, say=note)
     found = json.loads((folder / "capacity.json").read_text())
-    print(json.dumps(found, indent=2) if as_json else f"{to_text(found)}\n{folder / 'capacity.json'}")  # noqa: T201
+    say(json.dumps(found, indent=2) if as_json else f"{to_text(found)}\n{folder / 'capacity.json'}")
     return code
 
 
@@ -357,16 +355,13 @@ def sweep(
     given.setdefault("census", 200 if asked["simulate"] else 0)
     costs = {name: value for name, value in factory.items() if value is not None}
 
-    def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)  # noqa: T201
-
     try:
         options = msgspec.convert(given, Options)
         table = load_prices(prices) if prices else None
         owned = Factory(gpus=given.get("gpus") or spec.gpus or 1.0, **costs) if costs else None
         with contextlib.nullcontext(spec) if options.simulate else target(spec) as there:
-            folder, code = run_sweep(there, out, options, say=say, resume=resume)
-        print(write_sweep(folder, table, owned))  # noqa: T201
+            folder, code = run_sweep(there, out, options, say=note, resume=resume)
+        say(write_sweep(folder, table, owned))
     except msgspec.ValidationError as error:
         raise BadInput(specs.explained(str(error), given, Options)) from None
     except (FileNotFoundError, ValueError) as error:
@@ -382,7 +377,7 @@ def forecast(path: Path | None, folders: list[Path], out: Path) -> None:
         folder = forecasting.forecast(forecasting.read(path), folders, out)
     except (FileNotFoundError, ValueError) as error:
         raise BadInput(str(error)) from None
-    print(folder / "forecast.html")  # noqa: T201
+    say(folder / "forecast.html")
 
 
 def compare(a: Path, b: Path, fail_if: list[str], *, as_json: bool, files: Files = NO_FILES) -> int:
@@ -404,7 +399,7 @@ def compare(a: Path, b: Path, fail_if: list[str], *, as_json: bool, files: Files
     gate = failif.judge(conditions, found) if conditions else None
     write_comparison(files, found, gate)
     text = "\n".join([to_text(found), "", *gate_lines(gate)]).rstrip()
-    print(json.dumps(found | {"gate": gate}, indent=2) if as_json else text)  # noqa: T201
+    say(json.dumps(found | {"gate": gate}, indent=2) if as_json else text)
     return exit_code(gate)
 
 
@@ -429,13 +424,13 @@ def draw(path: Path | None, flags: dict[str, Any], html: Path | None) -> None:
 
     spec = resolve(path, flags)
     duration = spec.duration or 60.0
-    print(draw(spec.shape(), duration, np.random.default_rng([spec.seed, 1 << 32])))  # noqa: T201
+    say(draw(spec.shape(), duration, np.random.default_rng([spec.seed, 1 << 32])))
     if html is not None:
         try:
             html.write_text(chart(spec, duration))
         except OSError as error:
             raise BadInput(f"--html {str(html)!r} cannot be written: {error.strerror}") from None
-        print(html)  # noqa: T201
+        say(html)
 
 
 def report(folder: Path, *, as_json: bool, files: Files = NO_FILES) -> int:

@@ -6,7 +6,6 @@ a folder elsewhere when the run has to end before there is room.
 
 import contextlib
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +15,7 @@ from typing import Any
 from msgspec import structs
 
 from agentload.errors import BadInput, Failed
+from agentload.terminal import warn
 from collectors.records import Call
 from collectors.store import Store
 
@@ -24,10 +24,6 @@ PATIENCE = 10.0
 
 FULL = "disk"
 """Why such a run ended, in its header."""
-
-
-def say(line: str) -> None:
-    print(f"agentload: {line}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def open_store(folder: Path, header: dict[str, Any], asked: Iterable[Call] = ()) -> Store:
@@ -59,13 +55,13 @@ class Disk:
             if self.refused is None:
                 self.refused = time.perf_counter()
                 why = error.strerror or error
-                say(f"{folder} takes no records ({why}): they stay in memory for {PATIENCE:g} s, then the run ends")
+                warn(f"{folder} takes no records ({why}): they stay in memory for {PATIENCE:g} s, then the run ends")
             return
         if self.refused is not None:
             self.refused = None
-            say(f"{folder} takes records again; none was lost")
+            warn(f"{folder} takes records again; none was lost")
         if self.store.mended > mended:
-            say(f"{folder} was deleted or moved away: it was made again, with every record")
+            warn(f"{folder} was deleted or moved away: it was made again, with every record")
 
     @property
     def given_up(self) -> bool:
@@ -90,7 +86,7 @@ def settle(store: Store, write: Callable[[], None]) -> None:
                 f"{store.waiting} records are lost: neither {folder} ({why}) nor {elsewhere} ({second.strerror}) takes "
                 f"them; those written before can still be reported: agentload report {folder}"
             ) from None
-        say(f"{folder} takes no more ({why}): the whole run is in {elsewhere}")
+        warn(f"{folder} takes no more ({why}): the whole run is in {elsewhere}")
 
 
 @contextlib.contextmanager
@@ -122,6 +118,6 @@ def report(folder: Path) -> tuple[Path | None, dict[str, Any]]:
     try:
         page = write_report(folder)
     except OSError as error:
-        say(f"{folder} takes no report ({error.strerror or error}); make room, then: agentload report {folder}")
+        warn(f"{folder} takes no report ({error.strerror or error}); make room, then: agentload report {folder}")
         return None, summarise(load_run(folder))
     return page, json.loads((folder / "summary.json").read_text())

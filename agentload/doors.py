@@ -2,7 +2,8 @@
 
 import ipaddress
 import socket
-import sys
+
+from agentload.terminal import warn
 
 
 def addresses(host: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
@@ -29,4 +30,4 @@ def private(host: str) -> bool:
 def open_door(what: str, host: str, cure: str) -> None:
     """Say on stderr what others can reach now, where others can."""
     if not loopback(host):
-        print(f"agentload: {what} can be reached from other machines at {host}; {cure}", file=sys.stderr)  # noqa: T201
+        warn(f"{what} can be reached from other machines at {host}; {cure}")

@@ -17,8 +17,10 @@ from agentload.errors import BadInput
 from agentload.fetch import fetch
 from agents.chain import Chat, Context, Message, Reply
 from agents.endpoint import Client, Emit, Endpoint, Features, Place
+from agents.limits import MAX_NAME
 from agents.request import join
 from agents.text import VOCABULARY, Calibration, Encoder
+from agents.trouble import shorten
 from collectors.records import CALIBRATION, Call
 
 Connect = Callable[[Endpoint, Features, Encoder], Client]
@@ -64,7 +66,7 @@ def models(endpoint: Endpoint) -> list[Model]:
         raise BadInput(refused_key(endpoint, page.code))
     rows = page.plain.get("data")
     if isinstance(rows, list):
-        return [row_of(row) for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str)]
+        return [row_of(row) for row in rows if isinstance(row, dict) and is_name(row.get("id"))]
     if endpoint.model or not page.ok:
         return []
     what = 'has no "data" list' if page.plain else "did not answer with JSON"
@@ -75,11 +77,17 @@ def refused_key(endpoint: Endpoint, code: int | str) -> str:
     return f"{endpoint.url} refused the key ({code}); put a valid one into ${endpoint.api_key_env}"
 
 
+def is_name(name: object) -> bool:
+    """Whether a model can be called that: a name is printed, recorded and sent."""
+    return isinstance(name, str) and 0 < len(name) <= MAX_NAME and name.isprintable()
+
+
 def row_of(row: dict[str, Any]) -> Model:
     context = row.get("max_model_len") or row.get("context_length")
     whole = context if isinstance(context, int) and context > 0 else None
     said = "; ".join(str(row[name]) for name in ("serves", "validity") if row.get(name))
-    return Model(row["id"], whole, row.get("simulated") is True, str(row.get("owned_by", "")), said)
+    owner = shorten(str(row.get("owned_by", "")), MAX_NAME)
+    return Model(row["id"], whole, row.get("simulated") is True, owner, shorten(said))
 
 
 def choose(endpoint: Endpoint, listed: list[Model]) -> tuple[Endpoint, Model]:

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import ssl
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from agentload.errors import BadInput
 from agentload.record.heard import Heard, prompt_of, reply_of
 from agentload.record.log import Log, Times
 from agentload.record.proxy import SESSIONS, Exchange, Proxy, is_address, served
+from agentload.terminal import warn
 from agentload.traces import calls, own
 from agentload.traces.source import Complaints, Source
 
@@ -144,4 +144,4 @@ async def serve(options: Options, ready: Callable[[str], None], file: IO[bytes],
 
 
 def announce(url: str) -> None:
-    print(f"agentload: recording; use {url} as the base URL; Ctrl-C ends it", file=sys.stderr, flush=True)  # noqa: T201
+    warn(f"recording; use {url} as the base URL; Ctrl-C ends it")

@@ -1,6 +1,5 @@
 """What `agentload replay` does: a trace and flags become a spec, which then runs as any other."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from agentload.commands import NO_FILES, PROFILE_FLAGS, Files
 from agentload.errors import BadInput
 from agentload.recorded import recorded
 from agentload.spec import Spec
+from agentload.terminal import note
 from agentload.tracing import problems
 
 LANES = 32
@@ -31,7 +31,7 @@ def replay(
     """Replay a trace, in real time or in virtual, and judge it; return the exit code."""
     files.check()
     spec = resolve(trace, how, flags)
-    print("".join(f"{line}\n" for line in problems(recorded(spec).complaints)), end="", file=sys.stderr)  # noqa: T201
+    note("".join(f"{line}\n" for line in problems(recorded(spec).complaints)), end="")
     if dry_run:
         commands.print_expected(spec)
         return 0

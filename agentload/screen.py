@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agentload.session import World
+from agentload.terminal import harmless
 from collectors.records import Call, Session, Tool
 from collectors.sketch import Sketch
 
@@ -156,6 +157,7 @@ class View:
         self.watch, self.title, self.duration = watch, title, duration
 
     def __rich__(self) -> "RenderableType":
+        from rich.markup import escape
         from rich.panel import Panel
         from rich.table import Table
 
@@ -174,7 +176,9 @@ class View:
         ]
         for name, *cells in rows:
             table.add_row(f"[bold]{name}[/bold]", *cells)
-        return Panel(table, title=f"agentload  {self.title}", subtitle=f"{w.now:.0f} s  {left}", expand=False)
+        return Panel(
+            table, title=f"agentload  {escape(harmless(self.title))}", subtitle=f"{w.now:.0f} s  {left}", expand=False
+        )
 
 
 def milliseconds(seconds: float) -> str:

@@ -1,6 +1,5 @@
 """What `agentload serve` does: its flags, and the spec under them, become the options of a box, and that is served."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from agentload import spec as specs
 from agentload.box.options import BoxOptions
 from agentload.box.serve import serve_until_signal
 from agentload.errors import BadInput
+from agentload.terminal import note
 
 TABLES = {
     "offload_tokens": ("offload", "tokens"),
@@ -33,11 +33,8 @@ def serve(path: Path | None, flags: dict[str, Any]) -> None:
     """Serve the simulated cluster until stopped."""
     options = options_from(specs.read(path).get("box", {}) if path is not None else {}, flags)
 
-    def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)  # noqa: T201
-
     try:
-        serve_until_signal(options, lambda url: say(described(options, url)), say)
+        serve_until_signal(options, lambda url: note(described(options, url)), note)
     except OSError as error:
         raise BadInput(
             f"cannot serve at {options.host}:{options.port}: {error.strerror}; name another --port"

@@ -8,7 +8,7 @@ from collectors.health import ms
 def to_text(summary: dict[str, Any]) -> str:
     """summary.json as text, without a trailing newline."""
     run, tokens, demand = summary["run"], summary["tokens"], summary["demand"]
-    outcomes = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in summary["jobs"]["outcomes"].items())
+    outcomes = ", ".join(f"{n:,} {one_line(name).replace('_', ' ')}" for name, n in summary["jobs"]["outcomes"].items())
     lines = [
         *verdict_lines(summary["verdict"]),
         "",
@@ -29,14 +29,23 @@ def to_text(summary: dict[str, Any]) -> str:
         "",
         *_latency_lines(summary["serving"]),
     ]
-    lines += [f"{name:<22}{error['count']:>7,}  {error['example'][:90]}" for name, error in summary["errors"].items()]
+    lines += [
+        f"{one_line(name):<22}{error['count']:>7,}  {one_line(error['example'])[:90]}"
+        for name, error in summary["errors"].items()
+    ]
     return "\n".join(lines)
 
 
 def verdict_lines(verdict: dict[str, Any]) -> list[str]:
     """The verdict, its reasons and its notes, one a line."""
     head = "Trustworthy: this machine was not the limit." if verdict["trustworthy"] else "NOT TRUSTWORTHY"
-    return [head, *(f"  ✗ {reason}" for reason in verdict["reasons"]), *(f"  · {note}" for note in verdict["notes"])]
+    reasons, notes = (map(one_line, verdict[name]) for name in ("reasons", "notes"))
+    return [head, *(f"  ✗ {reason}" for reason in reasons), *(f"  · {note}" for note in notes)]
+
+
+def one_line(text: str) -> str:
+    """Text of others, which must not look like lines of ours."""
+    return " ".join(text.split())
 
 
 HEADS = {"pass": "all kept", "fail": "BROKEN", "undecided": "COULD NOT BE JUDGED"}
@@ -56,7 +65,7 @@ def gate_lines(gate: dict[str, Any] | None) -> list[str]:
 
 
 def _endpoint(endpoint: dict[str, Any]) -> str:
-    where = f"{endpoint['model'] or 'unknown model'} at {endpoint['url'] or 'unknown address'}"
+    where = one_line(f"{endpoint['model'] or 'unknown model'} at {endpoint['url'] or 'unknown address'}")
     return f"{where} (a SIMULATED cluster)" if endpoint["simulated"] else where
 
 
@@ -75,7 +84,11 @@ def _amplification(demand: dict[str, Any]) -> list[str]:
     if base is None:
         return []
     times = {name: row[f"tokens_per_intent_over_{base}"] for name, row in demand["archetypes"].items() if name != base}
-    return [f"{'':<12}one {name} request = {number(x)} {base} requests" for name, x in times.items() if x is not None]
+    return [
+        f"{'':<12}one {one_line(name)} request = {number(x)} {base} requests"
+        for name, x in times.items()
+        if x is not None
+    ]
 
 
 def _habits(habits: dict[str, Any]) -> list[str]:

@@ -25,6 +25,7 @@ from agentload.realtime import describe, make_folder
 from agentload.screen import Watch, shown
 from agentload.spec import Spec
 from agentload.telemetry.beside import Beside
+from agentload.terminal import warn
 from collectors.load import SPOOLS
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def run_fleet(spec: Spec, out: Path, options: Fleet, console: "Console | None" =
     token = known or made_up()
     environment, runner = bind(options, token)
     if options.expect_workers and not known:
-        print(f"agentload: workers join with {TOKEN_ENV}={token} in their environment", file=sys.stderr)  # noqa: T201
+        warn(f"workers join with {TOKEN_ENV}={token} in their environment")
     watch = Watch()
     with local_workers(options, runner.server.port, token) as processes, Beside(spec, watch) as beside:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
@@ -112,7 +113,7 @@ def drive(
             if options.expect_workers:
                 open_door("the master", options.bind_host, "who does not know the token gets nothing")
                 where = f"{options.bind_host}:{master.runner.server.port}"
-                print(f"agentload: waiting at {where} for {options.expect_workers} workers", file=sys.stderr)  # noqa: T201
+                warn(f"waiting at {where} for {options.expect_workers} workers")
             master.gather(None if options.expect_workers else COME_UP)
             master.begin()
             beside.begin(master.prepared, master.store, master.clock)
@@ -182,5 +183,5 @@ def page(master: Master, environment: "Environment", options: Fleet) -> Iterator
     from agentload.fleet.webui import served
 
     with served(master, environment, options.web_host, options.web_port, login=options.login) as url:
-        print(f"agentload: the run can be watched at {url}", file=sys.stderr)  # noqa: T201
+        warn(f"the run can be watched at {url}")
         yield

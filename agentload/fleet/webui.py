@@ -9,7 +9,6 @@ import contextlib
 import math
 import os
 import secrets
-import sys
 from collections.abc import Iterator
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from agentload.errors import BadInput
 from agentload.fleet.channel import State
 from agentload.fleet.master import Master
 from agentload.screen import WINDOW, Samples
+from agentload.terminal import warn
 from collectors.health import LIMITS, ms
 from collectors.records import Call
 
@@ -204,7 +204,7 @@ def protect(web: "WebUI", app: "Flask") -> None:
     password = os.environ.get(PASSWORD_ENV, "")
     if not password:
         password = secrets.token_urlsafe(12)
-        print(f"agentload: log in as {USER!r} with {password!r} (or set {PASSWORD_ENV})", file=sys.stderr)  # noqa: T201
+        warn(f"log in as {USER!r} with {password!r} (or set {PASSWORD_ENV})")
     app.secret_key = secrets.token_bytes(32)
 
     class Only(UserMixin):  # type: ignore[misc]  # flask_login has no types

@@ -38,6 +38,7 @@ from agentload.fleet.channel import (
 from agentload.fleet.crew import Crew
 from agentload.fleet.token import TOKEN_ENV, given, secure
 from agentload.prepare import Prepared
+from agentload.terminal import warn
 from collectors.records import Call
 from collectors.store import Store
 
@@ -199,10 +200,9 @@ class Worker:
             return 0
         settle(store, store.close)
         kept = f"{len(self.outbox.waiting)} of its last batches did not get through"
-        print(  # noqa: T201
-            f"agentload: worker {self.crew.name} was cut off from its master ({self.cut}); {kept}; "
-            f"all its records are in {store.folder.resolve()}",
-            file=sys.stderr,
+        warn(
+            f"worker {self.crew.name} was cut off from its master ({self.cut}); {kept}; "
+            f"all its records are in {store.folder.resolve()}"
         )
         return 1
 
@@ -234,7 +234,7 @@ def work(options: Work, token: str) -> int:
             f"a worker needs its master's token: set {TOKEN_ENV} to what the master says, or --token-file FILE"
         )
     if not options.watch_stdin:
-        print(f"agentload: joining the master at {options.master_host}:{options.master_port}", file=sys.stderr)  # noqa: T201
+        warn(f"joining the master at {options.master_host}:{options.master_port}")
     early = at_end_of_stdin(lambda: os._exit(1)) if options.watch_stdin else None  # nothing is recorded yet
     worker = Worker(join(options, token), options)
     if early is not None:
@@ -276,10 +276,10 @@ def main() -> None:
         options = msgspec.json.decode(sys.argv[1], type=Work)
         sys.exit(work(options, os.read(0, 4096).decode().strip() if options.watch_stdin else given()))
     except BadInput as error:
-        print(f"agentload: {error}", file=sys.stderr)  # noqa: T201
+        warn(error)
         sys.exit(2)
     except Failed as error:
-        print(f"agentload: {error}", file=sys.stderr)  # noqa: T201
+        warn(error)
         sys.exit(1)
 
 

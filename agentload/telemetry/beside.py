@@ -1,6 +1,5 @@
 """Everything that goes on beside a run: pages that are read, and who is told of its records."""
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 from agentload.doors import open_door
@@ -11,6 +10,7 @@ from agentload.spec import Spec
 from agentload.telemetry.scrape import Scraper, pages
 from agentload.telemetry.tap import Tap
 from agentload.telemetry.traces import Traces, wanted
+from agentload.terminal import warn
 from collectors.store import Store
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Beside:
 
             self.live = Live(self.watch)
             self.exposed = Exposed(self.live, options.metrics_host, options.metrics_port)
-            print(f"agentload: the run's metrics are at {self.exposed.url}", file=sys.stderr)  # noqa: T201
+            warn(f"the run's metrics are at {self.exposed.url}")
             open_door("the metrics", options.metrics_host, "the page asks nobody for a password")
             self.taps.append(Tap(self.live.take, "exposed"))
         if traced:
