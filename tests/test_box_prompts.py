@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agentload.box.model import thought_of
 from agentload.box.options import BoxOptions, Habits
-from agentload.box.prompts import Prompt, Runs, said
+from agentload.box.prompts import CLOSE, OPEN, Prompt, Runs, said
 from agentload.box.protocol import ChatAsk, message
 from agentload.box.reply import reply_to
 from agentload.box.words import Template
@@ -40,7 +40,8 @@ def converse(turns: list[tuple[int, int]], system: tuple[int, int]) -> list[tupl
     head = Message("system", system[1], key=system[0])
     written, described, prompt, calls = [head], [head], Prompt(), []
     for key, size in turns:
-        text = 1 if key > 3 and size <= 16 * (key - 3) else key  # its first piece alone is what (1, size) is
+        content = size - OPEN - CLOSE
+        text = 1 if key > 3 and content <= 16 * (key - 3) else key  # its first piece alone is what (1, size) is
         output = 1 + (7 * text + size) % 47  # another length would be other words, which the text's answer is not
         for messages in (written, described):
             messages.append(user(key, size))

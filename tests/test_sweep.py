@@ -136,7 +136,11 @@ def test_sub_agents_and_chain_length_can_be_swept(tmp_path: Path) -> None:
     assert agents == [approx(1 + r, rel=0.25) for r in (0, 0.5, 2)]
     assert "agents per session" in write_sweep(folder).read_text()
 
-    folder, _ = sweep(base, tmp_path, msgspec.structs.replace(fan, axis="steps", values=(2, 8)))
+    fresh = {
+        "coder": kin["coder"] | {"children": 0.0, "task_tokens": 3_000.0}
+    }  # no resumed ones: those are large alone
+    alike = msgspec.structs.replace(base, archetypes=fresh)
+    folder, _ = sweep(alike, tmp_path, msgspec.structs.replace(fan, axis="steps", values=(2, 8)))
     two, eight = points(folder)
     assert eight.tokens.value / eight.jobs_per_hour > 4 * two.tokens.value / two.jobs_per_hour  # context is resent
     assert "What a job takes" in write_sweep(folder).read_text()
