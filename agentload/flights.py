@@ -16,7 +16,7 @@ from agentload.box.reply import check_room, reply_to
 from agentload.box.request import DONE, Request
 from agentload.box.words import Template
 from agentload.spec import Spec
-from agents.answer import Answer
+from agents.answer import ENOUGH, Answer
 from agents.chain import Chat, Reply
 from agents.endpoint import Place
 from agents.text import Encoder, described
@@ -71,7 +71,7 @@ class Flight:
             self.came(at)
         hang_up = self.chat.hang_up
         if hang_up is not None and generated >= hang_up.tokens and not ended:
-            world.hang_up(self)
+            world.hang_up(self, ENOUGH)
         elif ended:
             if at > world.now:
                 world.enter(at, lambda flight: world.answered(flight, "ok", world.now), self)
@@ -117,7 +117,10 @@ class Sizes:
         known.extend(context.messages)
         size = known.size
         check_room(size, output, self.context)
-        flight.thought = thought_of(size, output, self.seed, self.habits)
+        if chat.reasoning is None or not self.habits.reasoning:
+            flight.thought = thought_of(size, output, self.seed, self.habits)
+        else:
+            flight.thought = min(chat.reasoning, output)
         flight.reply, ids = known.ask(output, flight.thought)
         return Request(size, output, ids, flight)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from agentload.session import World
 from agentload.terminal import harmless
-from collectors.records import Call, Session, Tool
+from collectors.records import OURS, Call, Session, Tool
 from collectors.sketch import Sketch
 
 if TYPE_CHECKING:
@@ -88,7 +88,8 @@ class Watch:
             self.output += record.output_tokens
             self.statuses[record.status] += 1
             self.failed += record.status != "ok"
-            self.recent.append(record.status == "ok")
+            if record.status not in OURS:
+                self.recent.append(record.status == "ok")
             self.send_lag.add(max(0.0, record.sent - record.due - record.connect - record.throttled))
             if record.first is not None:
                 self.ttft.add(record.first - record.sent)
@@ -100,7 +101,7 @@ class Watch:
             self.sessions += 1
 
     def error_rate(self) -> float:
-        """Share of the last 100 calls that failed; 0 before there are 20."""
+        """Share of the last 100 calls that failed, those that agents gave up on left out; 0 before there are 20."""
         return 1.0 - sum(self.recent) / len(self.recent) if len(self.recent) >= 20 else 0.0
 
     async def tick(self, world: World) -> None:

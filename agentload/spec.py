@@ -248,8 +248,11 @@ class Spec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 def changed(name: str, base: Archetype, fields: dict[str, Any]) -> Archetype:
     """`base` with some fields replaced by plain values, as they come from TOML."""
+    plain = msgspec.to_builtins(base)
+    for variant in plain["variants"]:  # what is stated here holds for all sorts of session
+        variant |= {key: None for key in fields if key in variant}
     try:
-        return msgspec.convert(msgspec.to_builtins(base) | fields, Archetype)
+        return msgspec.convert(plain | fields, Archetype)
     except msgspec.ValidationError as error:
         raise BadInput(f"archetype {name!r}: {explained(str(error), fields, Archetype)}") from None
 
@@ -385,7 +388,8 @@ def encode(spec: Spec) -> str:
     plain = msgspec.to_builtins(spec)
     kinds = msgspec.structs.replace(spec, scale=1.0, longest_wait=None).kinds()
     used = set(spec.named())
-    used |= {kinds[name].child for name in used if kinds[name].child}
+    while more := {kinds[name].child for name in used if kinds[name].child} - used:
+        used |= more
     decoded = {
         name: msgspec.convert(msgspec.to_builtins(kind), Archetype) for name, kind in kinds.items()
     }  # 39 is 39.0

@@ -400,15 +400,15 @@ class World:
         if flight.first is None or not self.spec.endpoint.stream:
             self.hang_up(flight)
 
-    def hang_up(self, flight: Flight) -> None:
+    def hang_up(self, flight: Flight, error: str = "") -> None:
         """Its agent waits no longer."""
         if not flight.over and flight.request is not None:
-            self.give_up(flight, "gave_up")
+            self.give_up(flight, "gave_up", error)
 
-    def give_up(self, flight: Flight, status: str) -> None:
+    def give_up(self, flight: Flight, status: str, error: str = "") -> None:
         assert flight.request is not None
         self.cluster.cancel(flight.request, self.now)
-        self.answered(flight, status, self.now)
+        self.answered(flight, status, self.now, error)
 
     def refuse(self, flight: Flight, refused: Refused) -> None:
         """Answer with an error, a moment later."""

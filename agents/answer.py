@@ -26,6 +26,9 @@ from collectors.records import Call
 USUAL = {"", "stop", "length", "tool_calls", "content_filter"}
 """Finish reasons that the APIs define."""
 
+ENOUGH = "it had seen enough"
+"""What is said of a call that was given up for its tokens."""
+
 
 class Function(Struct):
     name: str | None = None
@@ -224,7 +227,7 @@ class Answer:
     def token(self, t: float) -> None:
         """Output came at `t`; what comes in one network read has one time."""
         if self.hang_up is not None and not self.finish_reason and self._pieces() >= self.hang_up.tokens:
-            self.fail("gave_up", "it had seen enough")
+            self.fail("gave_up", ENOUGH)
         last = self.last
         if last is None:
             self.first = t

@@ -4,13 +4,14 @@ Sources: [kv] kv-cache-tester, 710 recorded Claude Code sessions (callanjfox/kv-
 [TraceLab] uw-syfi/TraceLab @ 0b8a262, 4,265 Claude Code and Codex sessions; [TRT] TensorRT-LLM tech blog 27, 730 traces
 of four agents; [AgentX] SemiAnalysis InferenceX issue 1632; [tau] tau-bench gpt-4o airline trajectories, 200 episodes,
 tokens = characters / 4; [Azure] Azure LLM inference trace 2023, conversations; [Mooncake] Mooncake FAST'25 conversation
-trace; [quoted] "How we built our multi-agent research system", Anthropic, June 2025; [ours] an assumption. Token counts
-are per call unless said otherwise; LogNormal is (median, sigma of the logarithm).
+trace; [ServeGen] alibaba/ServeGen @ f891d11, deepseek-r1; [quoted] "How we built our multi-agent research system",
+Anthropic, June 2025; [ours] an assumption. Token counts are per call unless said otherwise; LogNormal is (median, sigma
+of the logarithm).
 """
 
 from msgspec import structs
 
-from agents.draws import Draw, Geometric, LogNormal, Mixture, Uniform
+from agents.draws import Draw, Geometric, LogNormal, Mixture, Quantiles, Tailed, Uniform, Weibull
 from agents.kind import Archetype, PythonTool, SimulatedTool, Variant
 from agents.schedule import Schedule
 
@@ -20,7 +21,7 @@ SHELL = SimulatedTool(  # [TraceLab] shares of calls and quantiles of time by ki
     name="shell",
     description="Run a shell command and return its output.",
     parameters={"command": "the command line"},
-    seconds=LogNormal(0.85, 2.4, high=235.0),
+    seconds=LogNormal(0.85, 2.4, high=3_600.0),  # p50 0.85 s, p99 235 s; mean 15 s of the 18 measured
     weight=0.76,
 )
 EDIT = SimulatedTool(
@@ -35,7 +36,7 @@ READ = SimulatedTool(
     name="read_file",
     description="Read a file or search in it.",
     parameters={"path": "the file"},
-    seconds=LogNormal(0.036, 1.5, high=10.0),
+    seconds=LogNormal(0.036, 2.65, high=600.0),  # p50 of Read; mean of all that reads and searches 1.2 s
     tokens=LogNormal(900, 1.0, low=8, high=20_000),
     weight=0.10,
 )
@@ -43,7 +44,7 @@ WEB = SimulatedTool(
     name="web_search",
     description="Search the web.",
     parameters={"query": "what to look for"},
-    seconds=LogNormal(12.0, 1.2, high=120.0),  # mean 24 s
+    seconds=LogNormal(12.0, 1.2, high=600.0),  # mean 24 s
     tokens=LogNormal(1_500, 0.8, low=8, high=20_000),
     weight=0.03,
 )
@@ -53,24 +54,52 @@ OUTPUT_OF_CODERS = Mixture(
 )
 """[kv] output per call p10 105, p50 216, p90 899, p99 3,663, mean 439: two lognormals, fitted to its quantiles."""
 
+GROWTH_OF_CODERS = Tailed(600, 1.0, above=4_000, share=0.1, alpha=1.5, low=30, high=61_000)
+"""[kv] new tokens per later call p25 372, p50 705, p75 1,672, p90 4,064; Hill index of the top 1 % 1.5."""
+
+REASONING_OF_CODERS = Mixture([0.0, 0.3], [0.55, 0.45])
+"""[kv] turns with thinking answer 260 tokens in the median, others 181, all 216: 45 % think, a third of the reply."""
+
 CODER = Archetype(
     about="A coding agent (Claude Code, Codex): reads, edits and runs things in a long, growing conversation. "
     "Imitates the sessions of kv-cache-tester, ideal prefix hit 96 %; gaps of people inside a session are left out.",
     system_tokens=2_800,  # [kv] system p50
     schema_tokens=12_300,  # [kv] tool schema p50
-    # [kv] first input: 55 % fresh around 18.5k, 45 % resumed at 40k-850k. What the preamble does not hold is the task.
-    task_tokens=Mixture([LogNormal(3_400, 0.8, high=20_000), LogNormal(104_000, 0.9, 25_000, 500_000)], [0.55, 0.45]),
-    steps=LogNormal(39, 1.16, low=1, high=1_178),  # [kv] calls per session
-    growth_tokens=LogNormal(870, 1.2, low=30, high=61_000),  # [kv] new tokens per later call
+    # [kv] 55 % of sessions begin afresh around 18.5k, 45 % are resumed at 40k-850k: those are shorter, and the largest
+    # have a window beyond 200k. What the preamble does not hold of the first input is the task.
+    task_tokens=LogNormal(3_400, 0.8, high=25_000),
+    steps=LogNormal(39, 1.16, low=1, high=1_178),  # [kv] calls of all sessions; of each sort below
+    variants=[
+        Variant(  # 393 of 710
+            weight=0.55,
+            steps=Weibull(1.15, 92.0, low=1.0, high=1_178.0),  # p10 12, p50 68, p90 176, mean 87
+            compact_at=Mixture([LogNormal(150_000, 0.08), LogNormal(300_000, 0.3)], [0.93, 0.07]),
+        ),
+        Variant(  # 181, first input LN(79k, 0.31)
+            weight=0.26,
+            task_tokens=LogNormal(64_000, 0.38, low=25_000),
+            steps=LogNormal(36, 1.095, low=1, high=700),
+            opening_tokens=LogNormal(1_000, 1.5, low=30, high=61_000),
+            compact_at=Mixture([LogNormal(150_000, 0.08), LogNormal(300_000, 0.1)], [0.8, 0.2]),
+        ),
+        Variant(  # 136, first input around 161k and 364k
+            weight=0.19,
+            task_tokens=Mixture([LogNormal(145_000, 0.19), LogNormal(349_000, 0.38)], [0.35, 0.65]),
+            steps=LogNormal(16, 1.0, low=1, high=400),
+            opening_tokens=LogNormal(900, 1.4, low=30, high=61_000),
+            compact_at=LogNormal(800_000, 0.2),
+        ),
+    ],
+    growth_tokens=GROWTH_OF_CODERS,
     output_tokens=OUTPUT_OF_CODERS,
+    reasoning=REASONING_OF_CODERS,
     opening_steps=4,  # [kv] median input by turn: 19.0k, 25.5k, 31.1k, … then about 1k a turn
     opening_tokens=LogNormal(1_250, 1.6, low=30, high=61_000),
     tool_calls=Mixture([1.0, 2.0, 4.0], [0.86, 0.11, 0.03]),  # [TraceLab] mean 1.2, p50 1, p90 2, p99 4
     tools=[SHELL, EDIT, READ, WEB],
     children=Mixture([0.0, Uniform(1.5, 6.0)], [0.976, 0.024]),  # [kv] 2.4 % of sessions, 3.7 in those
     child="explorer",
-    at_limit="compact",  # [TraceLab] 9.7 % of sessions compact; [kv] most at 150k of a 200k window
-    compact_at=Mixture([LogNormal(150_000, 0.08), LogNormal(700_000, 0.3)], [0.85, 0.15]),
+    at_limit="compact",  # [TraceLab] 9.7 % of sessions compact; [kv] a quarter, most at 150k of a 200k window
     compact_to=LogNormal(0.3, 0.6, low=0.12, high=0.85),  # [kv] p10 0.16, p50 0.30, p90 0.81
     rewrite=0.0105,  # [kv] of later calls that do not shrink lose more than 5 % of the last prompt's blocks
     rewrite_keep=Uniform(0.05, 0.6),  # [kv] lost: p10 0.43, p50 0.78, p90 0.95
@@ -97,6 +126,7 @@ EXPLORER = Archetype(
     steps=LogNormal(11, 0.34, low=1, high=24),  # [kv] p50 11, p90 17, max 24
     growth_tokens=LogNormal(2_200, 0.8, low=100, high=30_000),  # [kv] from 10k to 40k and more over the run
     output_tokens=LogNormal(235, 0.63, low=1, high=8_000),  # [kv] p50 235, p90 529
+    reasoning=REASONING_OF_CODERS,
     tool_calls=Mixture([1.0, 2.0, 4.0], [0.7, 0.2, 0.1]),  # [ours]
     tools=[READ, structs.replace(SHELL, weight=0.1)],
     at_limit="compact",
@@ -110,8 +140,9 @@ ORCHESTRATOR = Archetype(
     schema_tokens=12_300,
     task_tokens=LogNormal(3_000, 0.8, low=100, high=15_000),
     steps=LogNormal(10, 0.5, low=2, high=60),  # [quoted] as its children's
-    growth_tokens=LogNormal(870, 1.2, low=30, high=61_000),  # [kv]
+    growth_tokens=GROWTH_OF_CODERS,
     output_tokens=OUTPUT_OF_CODERS,
+    reasoning=REASONING_OF_CODERS,
     tool_calls=1.0,
     tools=[SHELL, EDIT, READ, WEB],
     children=Mixture([2.0, 3.0, 4.0, Uniform(5.0, 10.0)], [0.4, 0.25, 0.25, 0.1]),  # [quoted] 1, 2-4, more than 10
@@ -120,6 +151,9 @@ ORCHESTRATOR = Archetype(
     at_limit="compact",
     task_texts=["Plan the change, have its parts looked into, then write the plan down."],
 )
+
+REASONING_OF_RESEARCHERS = Quantiles([0.0, 0.35, 0.52, 0.63, 0.72, 0.79, 0.84, 0.88, 0.92, 0.96, 1.0])
+"""[ServeGen] share of output of the DeepSeek-R1 API's mix: mean 0.70, p50 0.79, p90 0.96."""
 
 RESEARCHER = Archetype(
     about="Deep research: a supervisor plans, sends 2-4 searchers out, rewrites what it knows and reports. Imitates "
@@ -130,6 +164,7 @@ RESEARCHER = Archetype(
     steps=LogNormal(6, 0.4, low=2, high=20),  # [ours]
     growth_tokens=LogNormal(1_400, 0.8, low=100, high=20_000),
     output_tokens=LogNormal(632, 0.8, low=16, high=8_000),  # [TRT] p50 632
+    reasoning=REASONING_OF_RESEARCHERS,
     tool_calls=1.0,
     tools=[structs.replace(WEB, weight=1.0)],
     children=Uniform(1.5, 4.5),  # [quoted] 2-4; [TRT] 4 parallel branches
@@ -148,6 +183,7 @@ SEARCHER = Archetype(
     steps=LogNormal(12, 0.2, low=4, high=20),  # [quoted] 10-15 tool calls
     growth_tokens=LogNormal(1_050, 0.7, low=100, high=20_000),
     output_tokens=LogNormal(632, 0.8, low=16, high=8_000),  # [TRT]
+    reasoning=REASONING_OF_RESEARCHERS,
     tool_calls=1.0,
     tools=[structs.replace(WEB, weight=1.0)],  # [TraceLab] web about 24 s on average
     rewrite=0.55,  # [ours] as the researcher's
@@ -169,6 +205,7 @@ SUPPORT = Archetype(
     steps=Mixture([1.0, 2.0, 3.0], [0.5, 0.3, 0.2]),  # [tau] 12.3 calls over 7 turns, 5 tool calls at p50
     growth_tokens=LogNormal(230, 0.5, low=20, high=2_000),  # [tau] reply 53 + tool result 167
     output_tokens=LogNormal(53, 0.72, low=1, high=600),  # [tau] p50 53, p90 133, mean 71
+    reasoning=Uniform(0.0, 0.3),  # [ours]
     tool_calls=1.0,  # [tau] never parallel
     tools=[
         SimulatedTool(
@@ -277,6 +314,7 @@ CHAT = Archetype(
     turn_tokens=Uniform(50.0, 400.0),  # [ours]
     think_seconds=THINK,
     output_tokens=LogNormal(129, 0.93, low=1, high=4_000),  # [Azure] p50 129, p90 424
+    reasoning=0.0,
     system_text="You are a helpful assistant.",
     task_texts=["Tell me about latency.", "Explain the cache to me in a few sentences."],
 )

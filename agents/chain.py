@@ -102,6 +102,7 @@ class Chat(Struct, frozen=True):
     exact: bool = False  # force exactly `max_tokens` of output where the endpoint can
     call_tools: bool = True  # False: the schemas are sent, but the model must not use them
     wanted_input: int | None = None  # tokens the whole prompt should count, for the record
+    reasoning: int | None = None  # of an exact reply's tokens; only simulated endpoints take it, None lets them decide
     hang_up: HangUp | None = None  # None: the agent waits as long as the client does
 
 

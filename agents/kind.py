@@ -96,6 +96,7 @@ class Archetype(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     opening_tokens: Draw = 0.0
     growth_tokens: Draw = 0.0  # tokens a step adds to the context: reply and tool results together
     output_tokens: Draw
+    reasoning: Draw | None = None  # share of a reply that is reasoning: of the box only, other models decide themselves
     tool_calls: Draw = 0.0  # tool calls between two steps
     tools: list[SimulatedTool] = []
     python_tools: list[PythonTool] = []

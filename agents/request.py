@@ -64,7 +64,7 @@ class Request:
         self._encoder = encoder
         self._run_id = run_id
         self._tools: dict[int, tuple[tuple[ToolSchema, ...], bytes]] = {}
-        self._heads: dict[tuple[int, bool, bool, bool], bytes] = {}
+        self._heads: dict[tuple[int, bool, bool, bool, int | None], bytes] = {}
 
     def fields(self, chat: Chat) -> dict[str, Any]:
         """The body without the conversation and `tools`."""
@@ -75,6 +75,8 @@ class Request:
         body[api.max_tokens or features.max_tokens_field] = chat.max_tokens
         if chat.exact and features.force_length:
             body |= {"ignore_eos": True, "min_tokens": chat.max_tokens} if api.min_tokens else {"ignore_eos": True}
+        if chat.exact and chat.reasoning is not None and features.simulated:
+            body["reasoning_tokens"] = chat.reasoning
         if chat.context.tools:
             refuse(endpoint, tools=True)
             if not chat.call_tools:
@@ -83,7 +85,7 @@ class Request:
 
     def head(self, chat: Chat) -> bytes:
         """The JSON body up to the first message; `api.after` ends it after the last."""
-        key = (chat.max_tokens, chat.exact, chat.call_tools, bool(chat.context.tools))
+        key = (chat.max_tokens, chat.exact, chat.call_tools, bool(chat.context.tools), chat.reasoning)
         head = self._heads.get(key)
         if head is None:
             if len(self._heads) >= MAX_CACHED_TOOLS:

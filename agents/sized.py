@@ -197,7 +197,7 @@ def sized(
                 yield Note("compactions")
                 history.limit = limit_of(a, room, dice, history.tokens)
                 output = max(1, min(output, history.limit - history.tokens))
-            reply = yield impatient(history.ask(output), a, dice)
+            reply = yield impatient(thinking(history.ask(output), a, dice), a, dice)
             if not reply.ok:
                 return Outcome(reply.ending, intents=intents)
             history.put_back(reply)
@@ -209,7 +209,8 @@ def sized(
             if spawns and child is not None:
                 spawns -= 1
                 told = yield from delegate(a, dice, child)
-            history.add(max(LEAST_MESSAGE * max(1, len(results)), growth - output) + told)
+            kept = reply.output_tokens - reply.reasoning_tokens
+            history.add(max(LEAST_MESSAGE * max(1, len(results)), growth - kept) + told)
         intents += 1
     return Outcome("done", last, intents=intents)
 
@@ -225,6 +226,13 @@ def delegate(a: Archetype, dice: Dice, child: Child) -> Generator[Ask, Any, int]
         if not wanted:
             break
     return told
+
+
+def thinking(chat: Chat, a: Archetype, rng: Numbers) -> Chat:
+    """The call, with how much of its reply is to be reasoning."""
+    if a.reasoning is None:
+        return chat
+    return structs.replace(chat, reasoning=round(min(1.0, draw(a.reasoning, rng)) * chat.max_tokens))
 
 
 def impatient(chat: Chat, a: Archetype, rng: Numbers) -> Chat:

@@ -68,6 +68,10 @@ STATUSES = {
 }
 
 
+OURS = ("cancelled", "gave_up")
+"""Statuses of calls that we ended, whatever the endpoint would have done."""
+
+
 class Tool(Struct, frozen=True, gc=False):
     """One tool call that an agent made."""
 

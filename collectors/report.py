@@ -337,9 +337,9 @@ def _says_caps(caps: Summary) -> str:
     people = {name: cap for name, cap in caps["people"].items() if cap is not None and cap < everyone}
     if everyone == math.inf and not people:
         return "No tool, person or schedule was cut short."
-    said = [f"people before {escape(name)} agents at most {cap:,.4g} s" for name, cap in people.items()]
+    said = [f"people before {escape(name)} agents took at most {cap:,.4g} s" for name, cap in people.items()]
     if everyone < math.inf:
-        said.append(f"no tool, person or schedule more than {everyone:,.4g} s (<code>longest_wait</code>)")
+        said.append(f"no tool, person or schedule took more than {everyone:,.4g} s (<code>longest_wait</code>)")
     return f"By design, {' and '.join(said)}."
 
 

@@ -69,6 +69,7 @@ def sub_agents(found: Summary) -> str:
             f"{r['sessions']:,}",
         ]
         for name, r in [*reproduction["archetypes"].items(), ("all", reproduction)]
+        if r["mean"] or name == "all"
     ]
     return table(["archetype", "agents", "sub-agents of each (R)", "95 % interval", "sessions"], rows, total=True)
 

@@ -13,11 +13,11 @@ from agentload.traces.analyse import Stats, analyse
 from agentload.traces.graph import Call, Gap, Start
 from agents.archetypes import ARCHETYPES, CODER, FIXED, Archetype
 from agents.chain import Chat, Note, Wait
-from agents.draws import Gamma, LogNormal, Mixture, Quantiles, Tailed, Uniform, Weibull, draw, scaled
+from agents.draws import Dice, Gamma, LogNormal, Quantiles, Tailed, Uniform, Weibull, draw, scaled
 from agents.kind import Variant
 from agents.sized import Room, sized
 from tests.made_sessions import sessions
-from tests.test_chains import play
+from tests.test_chains import obey, play
 
 P10, P50, P90, MEAN = 0, 2, 4, 7
 
@@ -246,6 +246,23 @@ def test_a_table_of_quantiles_is_drawn_as_it_is() -> None:
 
 
 def test_coders_resume_and_begin_anew() -> None:
-    assert isinstance(CODER.task_tokens, Mixture)
-    first = np.array([draw(CODER.task_tokens, r) for r in np.random.default_rng(0).spawn(4_000)])
+    dice = Dice(np.random.default_rng(0))
+    first = np.array([draw(CODER.for_session(dice).task_tokens, dice) for _ in range(4_000)])
     assert np.mean(first < 25_000) == approx(0.55, abs=0.03)
+
+
+def test_reasoning_is_a_share_of_each_reply_and_does_not_stay_in_the_history() -> None:
+    kind = structs.replace(FIXED, reasoning=Uniform(0.2, 0.6), output_tokens=100.0, growth_tokens=150.0, steps=40.0)
+
+    def thinks(ask: Any) -> Any:
+        reply = obey(ask)
+        return structs.replace(reply, reasoning_tokens=ask.reasoning) if isinstance(ask, Chat) else reply
+
+    asks, _ = play(sized("one", kind, np.random.default_rng(0), 0, Room(1_000_000)), thinks)
+    chats = [ask for ask in asks if isinstance(ask, Chat)]
+
+    assert all(20 <= (chat.reasoning or 0) <= 60 for chat in chats)
+    assert np.mean([chat.reasoning for chat in chats]) == approx(40, abs=4 * 40 / np.sqrt(12 * 40))
+    assert set(np.diff(inputs(asks)).tolist()) == {154}  # what is stated, whatever was thought, and the template's 4
+    assert {chat.reasoning for chat in play(sized("one", FIXED, np.random.default_rng(0), 0, Room(9_999)))[0]
+            if isinstance(chat, Chat)} == {None}  # fmt: skip

@@ -12,7 +12,7 @@ from agentload.rehearse import mid_session, rehearse
 from agentload.spec import decode
 from agents.archetypes import ARCHETYPES, CODER, FIXED, SUPPORT, Archetype, PythonTool, SimulatedTool
 from agents.chain import Agent, Chain, Chat, Note, Outcome, Reply, Spawn, ToolCall, ToolResult, Until, Wait
-from agents.draws import LogNormal, Mixture, count, draw, scaled
+from agents.draws import Dice, LogNormal, Mixture, count, draw, scaled
 from agents.live import live
 from agents.sized import Room, sized
 from agents.tools import Toolbox
@@ -172,14 +172,19 @@ def test_scale_shrinks_tokens_and_leaves_calls_and_seconds() -> None:
 
 
 def test_the_coder_matches_the_sessions_it_imitates() -> None:
-    """kv-cache-tester: calls per session LN(39, 1.16); output per call p50 216, p90 899, p99 3,663, mean 439."""
-    steps = np.array([count(CODER.steps, r, 1) for r in rng(1).spawn(20_000)])
-    output = np.array([draw(CODER.output_tokens, r) for r in rng(2).spawn(20_000)])
+    """kv-cache-tester: calls per session p10 7, p25 18, p50 45, p75 94, p90 156, mean 68.5; output per call p50 216,
+    p90 899, p99 3,663, mean 439; new tokens of later calls p25 372, p50 705, p75 1,672, p90 4,064 (those that a change
+    of the history costs included)."""
+    dice = Dice(rng(1))
+    steps = np.array([count(CODER.for_session(dice).steps, dice, 1) for _ in range(20_000)])
+    output = np.array([draw(CODER.output_tokens, dice) for _ in range(20_000)])
+    growth = np.array([draw(CODER.growth_tokens, dice) for _ in range(20_000)])
 
-    assert np.median(steps) == pytest.approx(39, rel=0.05)
-    assert np.quantile(steps, 0.9) == pytest.approx(39 * np.exp(1.2816 * 1.16), rel=0.05)
+    assert np.quantile(steps, [0.25, 0.5, 0.75, 0.9]) == pytest.approx([18, 45, 94, 156], rel=0.08)
+    assert np.mean(steps) == pytest.approx(68.5, rel=0.05)
     assert np.quantile(output, [0.5, 0.9, 0.99]) == pytest.approx([216, 899, 3_663], rel=0.05)
     assert np.mean(output) == pytest.approx(439, rel=0.03)
+    assert np.quantile(growth, [0.25, 0.5, 0.75, 0.9]) == pytest.approx([372, 705, 1_672, 4_064], rel=0.15)
 
 
 def test_support_makes_the_calls_of_the_trajectories_it_imitates() -> None:

@@ -113,9 +113,9 @@ def test_a_storm_of_retries_shows_in_the_report(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("plain", "all_", "chat", "says"),
     [
-        ({"longest_wait": 2.0}, 2.0, 2.0, "no tool, person or schedule more than 2 s"),
-        ({"longest_wait": 3_600.0}, 3_600.0, 1_800.0, "people before chat agents at most 1,800 s"),
-        ({}, None, 1_800.0, "people before chat agents at most 1,800 s"),
+        ({"longest_wait": 2.0}, 2.0, 2.0, "no tool, person or schedule took more than 2 s"),
+        ({"longest_wait": 3_600.0}, 3_600.0, 1_800.0, "people before chat agents took at most 1,800 s"),
+        ({}, None, 1_800.0, "people before chat agents took at most 1,800 s"),
         (
             {"archetypes": {"chat": {"think_seconds": {"type": "exponential", "mean": 2.0}}}},
             None,

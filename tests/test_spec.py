@@ -4,6 +4,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from agentload import spec as specs
@@ -130,6 +131,23 @@ def test_a_new_archetype_starts_from_its_base(tmp_path: Path) -> None:
     mine = resolve(tmp_path / "s.toml", {}).kinds()["mine"]
 
     assert (mine.system_tokens, mine.output_tokens) == (10, CODER.output_tokens)
+
+
+def test_what_a_spec_states_holds_for_all_sorts_of_session_of_an_archetype() -> None:
+    plain = tomllib.loads(GOOD) | {"archetypes": {"coder": {"steps": 3, "task_tokens": 9_000}}}
+    coder = specs.decode(plain).kinds()["coder"]
+
+    assert len(coder.variants) == len(CODER.variants) > 1
+    assert all(coder.for_session(r).steps == 3.0 for r in np.random.default_rng(0).spawn(20))
+    assert all(coder.for_session(r).task_tokens == 9_000.0 for r in np.random.default_rng(0).spawn(20))
+    assert [v.compact_at for v in coder.variants] == [v.compact_at for v in CODER.variants]
+
+
+def test_the_resolved_spec_has_sub_agents_of_sub_agents() -> None:
+    kinds = {"a": {"base": "fixed", "child": "b"}, "b": {"base": "fixed", "child": "c"}, "c": {"base": "fixed"}}
+    spec = specs.decode(tomllib.loads(GOOD) | {"archetypes": kinds, "population": [{"archetype": "a"}]})
+
+    assert set(tomllib.loads(specs.encode(spec))["archetypes"]) == {"a", "b", "c"}
 
 
 @pytest.mark.parametrize("given", [{}, {"archetype": ["coder"], "rate": 2.0}, {"sessions": 7, "mode": "live"}])

@@ -126,7 +126,7 @@ def test_the_page_answers_its_four_questions(swept: Path) -> None:
 
 
 def test_sub_agents_and_chain_length_can_be_swept(tmp_path: Path) -> None:
-    kin = {"coder": {"steps": 4.0, "child": "chat", "children": 1.0}}
+    kin = {"coder": {"steps": 4.0, "child": "chat", "children": 1.0, "task_tokens": 3_400.0}}
     base = spec(population=[{"archetype": "coder"}], archetypes=kin)
     fan = Options(axis="fanout", values=(0, 0.5, 2), measure=60.0, fill=4.0, repeats=1, simulate=True)
     folder, _ = sweep(base, tmp_path, fan)

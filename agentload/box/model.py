@@ -33,6 +33,7 @@ class Question(Struct, frozen=True):
     seed: int = 0
     least: int = 0  # min_tokens
     exact: bool = False  # ignore_eos: go on until `most`
+    thought: int | None = None  # tokens of reasoning in a forced reply; None: as the model is wont to
     tools: tuple[Offer, ...] = ()
     choice: str = "auto"  # "auto", "required", "none", or the name of a tool
     results: int = 0  # tool results since the last user message
@@ -122,7 +123,10 @@ def thought_of(prompt: int, output: int, seed: int, habits: Habits) -> int:
 
 def _forced(question: Question, habits: Habits, rng: np.random.Generator) -> Script:
     """A reply of exactly the tokens asked for."""
-    thought = thought_of(question.prompt, question.most, question.seed, habits)
+    thought = question.thought
+    if thought is None:
+        thought = thought_of(question.prompt, question.most, question.seed, habits)
+    thought = min(thought, question.most)
     parts: list[Part] = [Words("reasoning", _speak(thought, rng))] if thought else []
     if question.most > thought:
         parts.append(Words("text", _speak(question.most - thought, rng)))

@@ -95,6 +95,7 @@ class Ask(Struct, kw_only=True):
     max_tokens: int | None = None
     min_tokens: int | None = 0
     ignore_eos: bool | None = False
+    reasoning_tokens: int | None = None  # of a reply of forced length; ours, no other server has it
     seed: int | None = None
     n: int | None = 1
 
@@ -186,6 +187,8 @@ def check(ask: Ask) -> None:
         raise Refused(400, f"n must be 1 here, got {ask.n}", param="n")
     if ask.most is not None and ask.most < 1:
         raise Refused(400, f"max_tokens must be at least 1, got {ask.most}", param="max_tokens")
+    if (ask.reasoning_tokens or 0) < 0:
+        raise Refused(400, f"reasoning_tokens must be at least 0, got {ask.reasoning_tokens}", param="reasoning_tokens")
     if (ask.min_tokens or 0) < 0:
         raise Refused(400, f"min_tokens must be at least 0, got {ask.min_tokens}", param="min_tokens")
     if ask.min_tokens and ask.most is not None and ask.min_tokens > ask.most:

@@ -49,6 +49,7 @@ def _plan(ask: Ask, tokens: Tokens, options: BoxOptions, context: int, **questio
             seed=options.seed if ask.seed is None else ask.seed,
             least=min(ask.min_tokens or 0, room),
             exact=bool(ask.ignore_eos),
+            thought=ask.reasoning_tokens if options.habits.reasoning else 0,
             prompt=prompt,
             **question,
         ),

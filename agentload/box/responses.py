@@ -56,6 +56,7 @@ class ResponsesAsk(Struct):
     tool_choice: str | dict[str, Any] | None = None
     stream: bool | None = False
     ignore_eos: bool | None = False
+    reasoning_tokens: int | None = None
     min_tokens: int | None = 0
     seed: int | None = None
 
@@ -74,7 +75,8 @@ class ResponsesAsk(Struct):
         tools = [ToolOffer(Function(tool.name, tool.description, tool.parameters)) for tool in self.tools or ()]
         ask = ChatAsk(
             messages=messages, model=self.model, stream=self.stream, max_tokens=self.max_output_tokens,
-            tools=tools or None, tool_choice=choice, ignore_eos=self.ignore_eos, min_tokens=self.min_tokens,
+            tools=tools or None, tool_choice=choice, ignore_eos=self.ignore_eos,
+            reasoning_tokens=self.reasoning_tokens, min_tokens=self.min_tokens,
             seed=self.seed,
         )  # fmt: skip
         check(ask)
