@@ -40,7 +40,10 @@ class Files(NamedTuple):
     junit: Path | None = None
     markdown: Path | None = None
 
-    def check(self) -> None:
+    def check(self, judged: bool) -> None:
+        """`judged`: whether there is anything to judge. JUnit XML of nothing would pass for ever."""
+        if self.junit is not None and not judged:
+            raise BadInput(f"--junit {str(self.junit)!r} has nothing to say: there is no promise or condition to judge")
         for name, path in self._asdict().items():
             if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
                 raise BadInput(f"--{name} {str(path)!r} cannot be written; name a file in a folder that is there")
@@ -150,8 +153,8 @@ def run(
     files: Files = NO_FILES,
 ) -> int:
     """Resolve, run, report, judge; return the exit code. `fleet` has the flags that say who works on it."""
-    files.check()
     spec = resolve(path, flags)
+    files.check(bool(spec.slo))
     if dry_run:
         print_expected(spec)
         return 0
@@ -234,7 +237,7 @@ def simulate(
 def simulate_spec(spec: Spec, out: Path, *, quiet: bool, as_json: bool, files: Files = NO_FILES) -> int:
     from agentload.simulation import simulate as run_virtually
 
-    files.check()
+    files.check(bool(spec.slo))
     folder, stopped = run_virtually(spec, out)
     return finish(folder, 130 if stopped == "interrupted" else 0, quiet=quiet, as_json=as_json, files=files)
 
@@ -388,7 +391,7 @@ def compare(a: Path, b: Path, fail_if: list[str], *, as_json: bool, files: Files
     from collectors.gate import exit_code
     from collectors.text import gate_lines
 
-    files.check()
+    files.check(bool(fail_if))
     try:
         conditions = [failif.parse(text) for text in fail_if]
         found = compare_folders(a, b)
@@ -435,11 +438,12 @@ def draw(path: Path | None, flags: dict[str, Any], html: Path | None) -> None:
 
 def report(folder: Path, *, as_json: bool, files: Files = NO_FILES) -> int:
     """Rebuild a run's report from its records, and judge it again; return the exit code."""
-    files.check()
     if not (folder / "run.json").is_file():
         raise BadInput(f"{str(folder)!r} is not a run folder: it has no run.json")
     try:
-        load.known_to(json.loads((folder / "run.json").read_bytes()).get("schema", 1))
+        header = json.loads((folder / "run.json").read_bytes())
+        load.known_to(header.get("schema", 1))
     except ValueError as error:  # of a newer version, or no JSON
         raise BadInput(str(error)) from None
+    files.check(bool((header.get("spec") or {}).get("slo")))
     return finish(folder, 0, quiet=False, as_json=as_json, files=files)

@@ -144,7 +144,8 @@ def _promises(gate: Summary | None) -> str:
     if not gate:
         return ""
     head, *rest = gate_lines(gate)
-    rows = "".join(f"<li>{escape(line.strip())}</li>" for line in rest if line)
+    said = [line.strip().removeprefix("· ") for line in rest if line]
+    rows = "".join(f"<li>{escape(line)}</li>" for line in said)
     return f'<div class="verdict {"good" if gate["verdict"] == "pass" else "bad"}"><b>{head}</b><ul>{rows}</ul></div>'
 
 

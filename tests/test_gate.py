@@ -136,7 +136,8 @@ def test_a_promise_about_gaps_keeps_the_gaps(tmp_path: Path) -> None:
         (["--slo", "tfft_p95=2"], "SLO 'tfft_p95' does not exist; did you mean ttft_p95?"),
         (["--slo", "ttft_p95=soon"], "SLO 'ttft_p95=soon': the limit must be a number (seconds), got 'soon'"),
         (["--slo", "ttft_p95=1", "--slo", "ttft_p95=2"], "SLO ttft_p95 is given twice; give it once"),
-        (["--junit", "nowhere/junit.xml"], "--junit 'nowhere/junit.xml' cannot be written"),
+        (["--slo", "ttft_p95=1", "--junit", "no/junit.xml"], "--junit 'no/junit.xml' cannot be written"),
+        (["--junit", "junit.xml"], "--junit 'junit.xml' has nothing to say"),
     ],
 )
 def test_a_wrong_promise_ends_it_before_anything_is_sent(
