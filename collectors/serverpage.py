@@ -98,7 +98,7 @@ def ledger(found: Summary) -> str:
         for row in found["ledger"]
     ]
     head = ["server", "tokens", "counted by the server", "in the ledger", ""]
-    return table(head, rows) if rows else ""
+    return table(head, rows, words=True) if rows else ""
 
 
 def rates(found: Summary) -> str:
