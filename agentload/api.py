@@ -112,14 +112,15 @@ def run(spec: SpecLike | None = None, *, out: Path | str = "runs", workers: int 
     return load_run(folder)
 
 
-def simulate(spec: SpecLike | None = None, *, out: Path | str = "runs") -> Results:
+def simulate(spec: SpecLike | None = None, *, out: Path | str = "runs", shards: int = 1) -> Results:
     """Run agents in virtual time against the simulated cluster, as fast as this machine goes, and write a report.
 
+    With `shards`, as so many independent clusters in processes of their own, each with its part of replicas and agents.
     Raises BadInput where the spec is wrong, or asks for what only real time has.
     """
     from agentload.simulation import simulate as run_virtually
 
-    folder, _ = run_virtually(made(spec), Path(out))
+    folder, _ = run_virtually(made(spec), Path(out), shards=shards)
     write_report(folder)
     return load_run(folder)
 

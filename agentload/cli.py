@@ -577,6 +577,9 @@ def simulate(
     steps: Steps = None,
     max_tokens: MaxTokens = None,
     max_error_rate: MaxErrorRate = None,
+    shards: Annotated[
+        int, typer.Option(help="Split replicas and sessions into so many independent clusters, one process each.")
+    ] = 1,
     slo: Slo = None,
     junit: Junit = None,
     markdown: Markdown = None,
@@ -590,11 +593,11 @@ def simulate(
 
     Example: agentload simulate --archetype coder --agents 500 --duration 3600
     """
-    given = flags(locals())
+    given = flags(locals(), "shards")
     from agentload import commands
 
     files = commands.Files(junit, markdown)
-    raise typer.Exit(commands.simulate(spec, given, out, quiet=quiet, as_json=json, files=files))
+    raise typer.Exit(commands.simulate(spec, given, out, shards=shards, quiet=quiet, as_json=json, files=files))
 
 
 @app.command()

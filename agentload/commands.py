@@ -228,17 +228,26 @@ def perform_together(spec: Spec, out: Path, console: Any, flags: dict[str, Any])
 
 
 def simulate(
-    path: Path | None, flags: dict[str, Any], out: Path, *, quiet: bool, as_json: bool, files: Files = NO_FILES
+    path: Path | None,
+    flags: dict[str, Any],
+    out: Path,
+    *,
+    shards: int,
+    quiet: bool,
+    as_json: bool,
+    files: Files = NO_FILES,
 ) -> int:
     """The run in virtual time; return the exit code."""
-    return simulate_spec(resolve(path, flags), out, quiet=quiet, as_json=as_json, files=files)
+    return simulate_spec(resolve(path, flags), out, shards=shards, quiet=quiet, as_json=as_json, files=files)
 
 
-def simulate_spec(spec: Spec, out: Path, *, quiet: bool, as_json: bool, files: Files = NO_FILES) -> int:
+def simulate_spec(
+    spec: Spec, out: Path, *, shards: int = 1, quiet: bool, as_json: bool, files: Files = NO_FILES
+) -> int:
     from agentload.simulation import simulate as run_virtually
 
     files.check(bool(spec.slo))
-    folder, stopped = run_virtually(spec, out)
+    folder, stopped = run_virtually(spec, out, shards=shards)
     return finish(folder, 130 if stopped == "interrupted" else 0, quiet=quiet, as_json=as_json, files=files)
 
 

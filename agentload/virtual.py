@@ -18,6 +18,7 @@ from agentload.flights import Flight, Model
 from agentload.plan import Plan
 from agentload.screen import Watch
 from agentload.session import BREATH, Tally, again
+from agentload.shards import Share
 from agents.chain import Agent, Ask, Chat, Note, Outcome, Reply, Spawn, ToolCall, Until, Wait
 from collectors.records import Call, Session, Tool
 from collectors.store import Store
@@ -37,23 +38,25 @@ HELD = 20_000
 class World:
     """Everything that acts, and the clock."""
 
-    def __init__(self, plan: Plan, cluster: Cluster, model: Model, store: Store, watch: Watch | None) -> None:
+    def __init__(
+        self, plan: Plan, cluster: Cluster, model: Model, store: Store, watch: Watch | None, share: Share
+    ) -> None:
         self.plan, self.spec, self.cluster, self.model = plan, plan.spec, cluster, model
-        self.store, self.watch = store, watch
+        self.store, self.watch, self.share = store, watch, share
         self.now = 0.0
         self.ending = False
         self.reason = "done"
         self.started = 0
         self.offered: int | None = None
         box = self.spec.box
-        self._door = Door(box.quota, box.queued, box.faults, box.seed)
+        self._door = Door(box.quota, box.queued, box.faults, box.seed + share.index)
         self._open = (box.quota, box.queued, box.faults) == (Quota(), None, Faults())  # nobody is turned away
         self._tenants = [(t.name, t.retry or self.spec.retry) for t in self.spec.tenants] or [("", self.spec.retry)]
         self._agenda: list[tuple[float, int, Callable[[Any], None], Any]] = []  # a heap
         self._entries = 0
         self._alive: dict[Actor, None] = {}
         self._coming = 0  # entries that may start a session
-        self._times: list[float] = []  # of arrivals
+        self._arrivals: list[tuple[int, float]] = []  # the last one first: number, instant
         limits = self.spec.endpoint.timeouts
         self._whole = Deadlines(self, limits.call, lambda flight: self.give_up(flight, "timeout_call"))
         self._watched = self._whole
@@ -161,13 +164,14 @@ class World:
         if spec.profile.closed:
             seats = slots(*spec.profile.population(duration), duration)
             for seat, (start, stop) in enumerate(seats.tolist()):
-                self._coming += 1
-                self.enter(start, self.sit, (seat, seat, len(seats), min(stop, duration)))
+                if self.share.takes(seat):
+                    self._coming += 1
+                    self.enter(start, self.sit, (seat, seat, len(seats), min(stop, duration)))
             return
-        self._times = self.plan.arrivals().tolist()
-        self.offered = self._coming = len(self._times)
-        if self._times:
-            self.enter(self._times[0], self.arrive, 0)
+        times = enumerate(self.plan.arrivals().tolist())
+        self._arrivals = [(number, at) for number, at in times if self.share.takes(number)][::-1]
+        self.offered = self._coming = len(self._arrivals)
+        self.await_arrival()
 
     def sit(self, seat: tuple[int, int, int, float]) -> None:
         """The next session of a seat of the population: its number, the seat, of how many, until when."""
@@ -187,14 +191,18 @@ class World:
         root.after = after
         self.resume(root, None)
 
+    def await_arrival(self) -> None:
+        if self._arrivals:
+            number, at = self._arrivals.pop()
+            self.enter(at, self.arrive, number)
+
     def arrive(self, number: int) -> None:
         """Open loop: a session starts at its arrival, whatever became of the others."""
         self._coming -= 1
         if self.ending:
             self._coming = 0
             return
-        if number + 1 < len(self._times):
-            self.enter(self._times[number + 1], self.arrive, number + 1)
+        self.await_arrival()
         self.started += 1
         self.resume(self.start(self.plan.agent(number), number, ""), None)
 

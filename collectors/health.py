@@ -83,6 +83,11 @@ def _notes(made: Columns, ok: Columns, sessions: Columns, health: Mapping[str, A
         said.append("the run was interrupted: its figures are of what was recorded until then")
     if missing := int(health.get("calls_unrecorded") or 0):
         said.append(f"{missing:,} calls were begun and have no record: their process was killed")
+    if (shards := int(health.get("shards") or 1)) > 1:
+        said.append(
+            f"simulated as {shards} independent clusters of {health['shard_replicas']} replicas: a router chose among "
+            "those of its own, so load was evened out and prefixes were shared within a cluster only"
+        )
     if len(made) > len(ok):
         why = ", ".join(f"{error['count']:,} {status}" for status, error in errors(made).items())
         lost = f"{len(made) - len(ok):,} of {len(made):,} calls were not answered ({why})"

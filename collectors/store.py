@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 import msgspec
 from msgspec.structs import astuple, fields
 
-from collectors.load import BEGUN, HEADER, TABLES, conformed, read_batches
+from collectors.load import BEGUN, HEADER, TABLES, conformed, read_batches, read_records
 from collectors.records import SCHEMA, Call, Sample, Session, Tool
 
 if TYPE_CHECKING:
@@ -152,6 +152,23 @@ class Store:
         self._let_go()
         (self.folder / BEGUN).unlink(missing_ok=True)
         self._closed = True
+
+    def leave(self) -> None:
+        """Write the rest and let go of the folder as it is, for another store to `join`. Raises OSError."""
+        try:
+            self.flush()
+        finally:
+            for stream in self._streams.values():
+                stream.close()
+            self._let_go()
+
+    def join(self, folder: Path) -> None:
+        """Take in the records that another store left in its folder, and remove that. Raises OSError."""
+        self.flush()
+        for name, kind in TABLES.items():
+            for batch in read_records(folder, name):
+                self._streams[kind].append(batch.serialize())
+        shutil.rmtree(folder)
 
     def move(self, folder: Path) -> None:
         """Go on in another folder, with everything that this one has. Raises OSError."""

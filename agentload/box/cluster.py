@@ -62,6 +62,17 @@ class Gaps:
         quantiles = {f"p{q}": float(np.exp((bucket + 0.5) * 0.01)) for q, bucket in at.items()}
         return quantiles | {"mean": self._total / count, "max": self._largest, "count": count}
 
+    def sums(self) -> tuple[dict[int, float], float, float]:
+        """What `take` adds to another."""
+        self._sum()
+        return self._buckets, self._total, self._largest
+
+    def take(self, buckets: dict[int, float], total: float, largest: float) -> None:
+        """Add those of another cluster."""
+        for bucket, count in buckets.items():
+            self._buckets[bucket] = self._buckets.get(bucket, 0.0) + count
+        self._total, self._largest = self._total + total, max(self._largest, largest)
+
     def _sum(self) -> None:
         if not self._steps:
             return
@@ -103,16 +114,18 @@ class Replica:
 class Cluster:
     """Replicas, a router, and what happens to them.
 
-    `each` names every request at every token; else steps are taken many at a time where nothing begins or ends.
+    `each` names every request at every token; else steps are taken many at a time where nothing begins or ends. Where a
+    cluster is a part of several (`agentload.shards`), its number makes its noise its own.
     """
 
-    def __init__(self, options: BoxOptions, *, each: bool = True) -> None:
+    def __init__(self, options: BoxOptions, *, each: bool = True, part: int = 0) -> None:
         self.options = options
         self.preset = options.scaled()
         self.gaps = Gaps()
         self.watch: Callable[[int, Step], None] | None = None  # called with every step that ended, and whose it was
         self._each = each
-        self._seeds = np.random.default_rng(options.seed & (2**64 - 1))
+        seed = options.seed & (2**64 - 1)
+        self._seeds = np.random.default_rng([seed, part] if part else seed)
         self._agenda: list[tuple[float, int, Any, Any]] = []  # a heap: instant, order, what, which
         self._entries = 0
         self._idle: list[Replica] = []  # may begin a step

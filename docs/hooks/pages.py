@@ -11,7 +11,7 @@ from mkdocs.structure.files import Files
 
 ORDER = {
     "": ["index.md", "quickstart.md", "report.md"],
-    "Concepts": ["concepts.md", "agents.md", "specs.md", "box.md", "limits.md"],
+    "Concepts": ["concepts.md", "agents.md", "specs.md", "box.md", "simulate.md", "limits.md"],
     "Recipes": [],
     "What it means": ["economics.md", "validation.md", "comparison.md"],
     "Joined to others": ["ci.md", "python.md", "metrics.md", "otel.md", "traces.md", "security.md", "soak.md"],
