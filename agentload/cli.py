@@ -199,10 +199,10 @@ def run(
     """
     values = dict(locals())
     fleet = {name: value for name, value in values.items() if name in FLEET}
-    from agentload import commands
+    from agentload import commands, gating
 
     given = flags(values, "dry_run", *FLEET)
-    files = commands.Files(junit, markdown)
+    files = gating.Files(junit, markdown)
     raise typer.Exit(commands.run(spec, given, out, fleet, dry_run=dry_run, quiet=quiet, as_json=json, files=files))
 
 
@@ -273,10 +273,10 @@ def replay(
     values = dict(locals())
     how = {name: value for name, value in values.items() if name in REPLAY}
     plain = flags(values, *REPLAY, "trace", "simulate", "dry_run", "workers")
-    from agentload import commands, replaying
+    from agentload import gating, replaying
 
     raise typer.Exit(replaying.replay(trace, how, plain, out, workers, dry_run=dry_run, simulated=simulate,
-                                     quiet=quiet, as_json=json, files=commands.Files(junit, markdown)))  # fmt: skip
+                                     quiet=quiet, as_json=json, files=gating.Files(junit, markdown)))  # fmt: skip
 
 
 CAPACITY = (
@@ -530,10 +530,10 @@ def compare(
 
     Example: agentload compare runs/before runs/after --fail-if 'ttft_p95 > +10%'
     """
-    from agentload import commands
+    from agentload import gating
 
-    files = commands.Files(junit, markdown)
-    raise typer.Exit(commands.compare(a, b, fail_if or [], as_json=json, files=files))
+    files = gating.Files(junit, markdown)
+    raise typer.Exit(gating.compare(a, b, fail_if or [], as_json=json, files=files))
 
 
 @app.command()
@@ -594,9 +594,9 @@ def simulate(
     Example: agentload simulate --archetype coder --agents 500 --duration 3600
     """
     given = flags(locals(), "shards")
-    from agentload import commands
+    from agentload import commands, gating
 
-    files = commands.Files(junit, markdown)
+    files = gating.Files(junit, markdown)
     raise typer.Exit(commands.simulate(spec, given, out, shards=shards, quiet=quiet, as_json=json, files=files))
 
 
@@ -705,9 +705,9 @@ def report(
 
     Example: agentload report runs/2026-11-23T14-02-11-coder
     """
-    from agentload import commands
+    from agentload import commands, gating
 
-    raise typer.Exit(commands.report(folder, as_json=json, files=commands.Files(junit, markdown)))
+    raise typer.Exit(commands.report(folder, as_json=json, files=gating.Files(junit, markdown)))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import os
 import sys
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import uvloop
@@ -17,6 +17,7 @@ from agentload import spec as specs
 from agentload.disk import FULL
 from agentload.disk import report as report_of
 from agentload.errors import BadInput
+from agentload.gating import NO_FILES, Files, write_files
 from agentload.spec import Spec
 from agentload.terminal import note, say, warn
 from agents.request import needs_sdk
@@ -34,22 +35,6 @@ TELEMETRY_FLAGS = {
 }  # fmt: skip
 
 
-class Files(NamedTuple):
-    """Where a run's verdict is written beside its folder, for the systems that build. BadInput where it cannot be."""
-
-    junit: Path | None = None
-    markdown: Path | None = None
-
-    def check(self, judged: bool) -> None:
-        """`judged`: whether there is anything to judge. JUnit XML of nothing would pass for ever."""
-        if self.junit is not None and not judged:
-            raise BadInput(f"--junit {str(self.junit)!r} has nothing to say: there is no promise or condition to judge")
-        for name, path in self._asdict().items():
-            if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
-                raise BadInput(f"--{name} {str(path)!r} cannot be written; name a file in a folder that is there")
-
-
-NO_FILES = Files()
 ALONE = {"workers": 0, "master": False, "expect_workers": 0, "master_bind_host": "127.0.0.1", "master_bind_port": 0,
          "ui": False, "web_host": "127.0.0.1", "web_port": 8089, "web_login": False, "token_file": None}  # fmt: skip
 """Who works on a run where nothing is said."""
@@ -302,17 +287,6 @@ def finish(folder: Path, code: int, *, quiet: bool, as_json: bool, files: Files 
     return code or exit_code(summary["slo"])
 
 
-def write_files(files: Files, name: str, summary: dict[str, Any]) -> None:
-    """The verdict as JUnit XML and as Markdown, where asked for."""
-    from collectors import ci
-
-    gate, run = summary["slo"], summary["run"]
-    if files.junit is not None:
-        files.junit.write_bytes(ci.junit(name, gate, run["seconds"], run["started"] or ""))
-    if files.markdown is not None:
-        files.markdown.write_text(ci.markdown(f"agentload {name}", gate, ci.facts_of(summary), summary["serving"]))
-
-
 def print_expected(spec: Spec) -> None:
     """The resolved spec, itself a valid spec, and what to expect, as its comments."""
     from agentload.expect import expect
@@ -390,41 +364,6 @@ def forecast(path: Path | None, folders: list[Path], out: Path) -> None:
     except (FileNotFoundError, ValueError) as error:
         raise BadInput(str(error)) from None
     say(folder / "forecast.html")
-
-
-def compare(a: Path, b: Path, fail_if: list[str], *, as_json: bool, files: Files = NO_FILES) -> int:
-    """Print what can be said of two runs, or of two capacity results, and judge it; return the exit code."""
-    from collectors import failif
-    from collectors.compare import compare as compare_folders
-    from collectors.compare import to_text
-    from collectors.gate import exit_code
-    from collectors.text import gate_lines
-
-    files.check(bool(fail_if))
-    try:
-        conditions = [failif.parse(text) for text in fail_if]
-        found = compare_folders(a, b)
-        if conditions and found["kind"] != "runs":
-            raise ValueError("--fail-if judges two runs; of capacity results, look at the intervals of their limits")
-    except (FileNotFoundError, ValueError) as error:
-        raise BadInput(str(error)) from None
-    gate = failif.judge(conditions, found) if conditions else None
-    write_comparison(files, found, gate)
-    text = "\n".join([to_text(found), "", *gate_lines(gate)]).rstrip()
-    say(json.dumps(found | {"gate": gate}, indent=2) if as_json else text)
-    return exit_code(gate)
-
-
-def write_comparison(files: Files, found: dict[str, Any], gate: dict[str, Any] | None) -> None:
-    """What a comparison came to, as JUnit XML and as Markdown, where asked for."""
-    from collectors import ci
-
-    if files.junit is not None:
-        files.junit.write_bytes(ci.junit(f"{found['a']} and {found['b']}", gate, 0.0))
-    if files.markdown is not None:
-        facts = [f"A is {found['a']}, B is {found['b']}", *found["warnings"]]
-        facts += [row["sentence"] for row in found["figures"] if row["verdict"] in ("up", "down")] + found["notes"]
-        files.markdown.write_text(ci.markdown("agentload compare", gate, facts))
 
 
 def draw(path: Path | None, flags: dict[str, Any], html: Path | None) -> None:

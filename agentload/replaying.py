@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from agentload import commands
-from agentload.commands import NO_FILES, PROFILE_FLAGS, Files
+from agentload.commands import PROFILE_FLAGS
 from agentload.errors import BadInput
+from agentload.gating import NO_FILES, Files
 from agentload.recorded import recorded
 from agentload.spec import Spec
 from agentload.terminal import note
