@@ -59,12 +59,19 @@ class Seen(Struct):
     pauses: list[float] = []
     per_step: list[int] = []  # tool calls of each step that had any
     tools: dict[str, list[tuple[float, int, bool]]] = {}
-    children: list[int] = []  # of each session
+    spawns: list[int] = []  # how often each session started sub-agents
+    children: list[int] = []  # how many each time
+    joins: list[str] = []  # and for whom it waited
+    quorums: list[float] = []  # the share of them, where it was some
     child: "Seen | None" = None
 
     def steps(self) -> int:
         """Later calls of all sessions."""
         return sum(len(shape.inputs) - 1 for shape in self.shapes)
+
+    def depth(self) -> int:
+        """Levels of sub-agents."""
+        return 1 + self.child.depth() if self.child and self.child.shapes else 0
 
 
 class Fit(Struct):
@@ -98,7 +105,7 @@ def fit_archetype(sessions: Iterable[Session], name: str) -> Fit:
 def look(agent: Agent, seen: Seen, shared: bool) -> None:
     """Take one agent and those below it."""
     shape = Shape(known=False)
-    children = before = 0
+    spawns = before = 0
     tools_of_step = 0
     for step in agent.steps:
         match step:
@@ -119,14 +126,25 @@ def look(agent: Agent, seen: Seen, shared: bool) -> None:
                 tools_of_step += len(calls)
                 for tool in calls:
                     seen.tools.setdefault(tool.name, []).append((tool.seconds, tool.tokens, tool.ok))
-            case Start(agents):
-                children += len(agents)
+            case Start(agents, wait):
+                spawns += 1
+                seen.children.append(len(agents))
+                seen.joins.append(join_of(len(agents), wait))
+                if wait is not None and 0 < wait < len(agents):
+                    seen.quorums.append(wait / len(agents))
                 seen.child = seen.child or Seen()
                 for child in agents:
                     look(child, seen.child, shared)
     if shape.inputs:
         seen.shapes.append(shape)
-        seen.children.append(children)
+        seen.spawns.append(spawns)
+
+
+def join_of(agents: int, wait: int | None) -> str:
+    """For whom a parent waits, in an archetype's words."""
+    if wait is None or wait >= agents:
+        return "all"
+    return "background" if not wait else "first" if wait == 1 else "quorum"
 
 
 def build(seen: Seen, name: str, made: Fit) -> None:
@@ -265,8 +283,14 @@ def everyone(seen: Seen, name: str, made: Fit) -> dict[str, Any]:
     if seen.tools:
         fields["tool_calls"] = note(made, name, "tool_calls", [float(count) for count in seen.per_step] or [1.0])
         fields["tools"] = list(tools(seen.tools, name, made))
-    if any(seen.children):
+    if seen.child and seen.child.shapes:
         fields["children"] = note(made, name, "children", [float(count) for count in seen.children])
+        fields["spawns"] = note(made, name, "spawns", [float(count) for count in seen.spawns])
+        fields["join"] = Counter(seen.joins).most_common(1)[0][0]
+        fields["losers"] = "go on"
+        fields["depth"] = seen.depth()
+        if seen.quorums:
+            fields["quorum"] = round(float(np.mean(seen.quorums)), 5)
     return fields
 
 

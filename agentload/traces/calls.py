@@ -204,7 +204,7 @@ class Grouper:
                 seconds=line.end - line.begin, estimated=line.estimated,
             )  # fmt: skip
             tools = tuple(Tool(name, tokens=following.get(id, 0)) for id, name in line.tools)
-            made.append(Made(line.begin, line.end, call, tools, line.person))
+            made.append(Made(line.begin, line.end, call, tools, person=line.person))
         born = [
             Born(child.lines[0].begin, child.ended(), self.agent(child, self.pieces(thread.lines[child.begun_by].last)))
             for child in thread.children

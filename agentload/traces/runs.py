@@ -6,21 +6,18 @@ its history, the server's own count of cached tokens says from where. Of several
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
-import numpy as np
 
 from agentload.errors import BadInput
 from agentload.spec import decode
-from agentload.traces.graph import Agent, Call, Gap, Run, Session, Start, Step, Tool, Tools, identity, runs
+from agentload.traces.graph import Agent, Call, Run, Session, Tool, identity, runs
 from agentload.traces.source import Source
+from agentload.traces.timed import Born, Made, steps_of
 from agents.kind import Archetype
 from collectors.load import Columns, load_run
 from collectors.load import Run as Recorded
-
-LEAST_GAP = 0.002
-"""Seconds between a call and the next that are our own overhead, and not a wait."""
 
 
 def read(source: Source) -> Iterator[Session]:
@@ -51,15 +48,6 @@ def by_session(columns: Columns) -> dict[int, list[int]]:
     return found
 
 
-class Made(NamedTuple):
-    """One call of an agent."""
-
-    due: float
-    end: float
-    step: int
-    call: Call
-
-
 class Builder:
     """Makes one session from its rows."""
 
@@ -76,24 +64,13 @@ class Builder:
         roots = [path for path in self.calls if path.rpartition(".")[0] not in self.calls or path == ""]
         first = min(roots, key=len)
         start = float(self.run.calls.due[self.calls[first]].min())
-        return Session(str(number), self.agent(first, start), start, shared=True)
+        return Session(str(number), self.agent(first), start, shared=True)
 
-    def agent(self, path: str, start: float) -> Agent:
-        made = list(self.made(path))
-        children = sorted(
-            (float(self.run.calls.due[rows].min()), child)
-            for child, rows in self.calls.items()
-            if child != path and child.rpartition(".")[0] == path
-        )
-        steps: list[Step] = []
-        for i, one in enumerate(made):
-            if i:
-                steps += self.between(path, made[i - 1], one.due, children)
-            steps.append(one.call)
-        if made:
-            steps += self.between(path, made[-1], np.inf, children)
+    def agent(self, path: str) -> Agent:
+        children = [child for child in self.calls if child != path and child.rpartition(".")[0] == path]
+        born = [Born(self.begun(child), self.ended(child), self.agent(child)) for child in children]
         kind = str(self.run.calls.archetype[self.calls[path][0]])
-        return Agent(tuple(steps), kind, max(0.0, made[0].due - start))
+        return Agent(tuple(steps_of(list(self.made(path)), born)), kind)
 
     def made(self, path: str) -> Iterator[Made]:
         """The agent's calls, the last attempt at each."""
@@ -115,30 +92,21 @@ class Builder:
                 input, int(c.output_tokens[i]), keep, new, min(int(c.reasoning_tokens[i]), int(c.output_tokens[i])),
                 cached, max(0.0, float(c.end[i] - c.sent[i])),
             )  # fmt: skip
-            yield Made(float(c.due[i]), float(c.end[i]), step, call)
+            rows = self.tools.get((path, step), [])
+            tools = tuple(self.tool(i) for i in rows)
+            yield Made(float(c.due[i]), float(c.end[i]), call, tools, max((t.seconds for t in tools), default=0.0),
+                       person=int(c.attempt[i]) == 0)  # fmt: skip
             before = input
-
-    def between(self, path: str, made: Made, until: float, children: list[tuple[float, str]]) -> Iterator[Step]:
-        """Tools, sub-agents and waits after a call, before the next one is due."""
-        t, now = self.run.tools, made.end
-        rows = self.tools.get((path, made.step), [])
-        if rows:
-            yield Tools(tuple(self.tool(i) for i in rows))
-            now = max(now, float(t.end[rows].max()))
-        born = []
-        while children and children[0][0] < until:
-            born.append(children.pop(0))
-        if born:
-            yield Start(tuple(self.agent(child, now) for _, child in born))
-            now = max(now, *(self.ended(child) for _, child in born))
-        if until - now > LEAST_GAP and until < np.inf:
-            yield Gap(until - now, person=not rows)
 
     def tool(self, i: int) -> Tool:
         t: Any = self.run.tools
         return Tool(
             str(t.name[i])[:1000], max(0.0, float(t.end[i] - t.start[i])), int(t.result_tokens[i]), bool(t.ok[i])
         )
+
+    def begun(self, path: str) -> float:
+        """When an agent wanted its first call."""
+        return float(self.run.calls.due[self.calls[path]].min())
 
     def ended(self, path: str) -> float:
         """When an agent and all below it had ended."""

@@ -21,7 +21,8 @@ class Made(NamedTuple):
     begin: float
     end: float
     call: Call
-    tools: tuple[Tool, ...] = ()  # that it asked for; those without a time of their own took what there was
+    tools: tuple[Tool, ...] = ()  # that it asked for
+    took: float | None = None  # the longest of them; None: as long as there was time
     person: bool = False  # it answered a person
 
 
@@ -52,7 +53,10 @@ def between(
     made: Made, following: Made | None, born: list[Born], number: int, running: dict[int, float]
 ) -> Iterator[Step]:
     """What lies between a call and the next, or after the last. `number` is that of the first sub-agent in `born`."""
-    since = made.end
+    since, tools = made.end, made.tools
+    if tools and made.took is not None and all(child.begin >= since + made.took - LEAST_GAP for child in born):
+        yield Tools(tools)  # they had ended before any sub-agent began
+        since, tools = since + made.took, ()
     until = following.begin if following else max([made.end, *(child.end for child in born)])
     joined = not running and all(child.end <= until + LEAST_GAP for child in born)
     if born:
@@ -65,9 +69,10 @@ def between(
         else:
             running |= {number + i: child.end for i, child in enumerate(born)}
     gap = max(0.0, until - since) if following else 0.0
-    if made.tools:
-        yield Tools(tuple(structs.replace(tool, seconds=tool.seconds or gap) for tool in made.tools))
-        gap -= max((tool.seconds for tool in made.tools), default=0.0) or gap
+    if tools:
+        took = gap if made.took is None else made.took
+        yield Tools(tools if made.took is not None else tuple(structs.replace(tool, seconds=gap) for tool in tools))
+        gap -= took
     if gap > LEAST_GAP and following:
         yield Gap(gap, person=following.person)
     done = tuple(number for number, end in running.items() if following is None or end <= until)
