@@ -18,9 +18,9 @@ They are in the ledger, since they cause tokens, and in no latency figure."""
 class Call(Struct, frozen=True, gc=False):
     """One model call; every attempt of a retried call is a record of its own."""
 
-    session: int
+    session: int  # number of the session, from 0; CALIBRATION for agentload's own calls
     agent: str  # path of the sub-agent inside its session: "" is the root, "0.2" the third child of its first child
-    archetype: str
+    archetype: str  # of the agent that made it
     step: int  # model calls of this agent so far, from 0; attempts of one call share it
     attempt: int  # 0, then 1, 2, … for retries
     due: float  # when the schedule, or the chain, wanted it sent
@@ -31,22 +31,22 @@ class Call(Struct, frozen=True, gc=False):
     end: float  # the answer was complete, or failed
     connect: float = 0.0  # seconds spent opening a connection between `due` and `sent`; 0 on a reused one
     status: str = "ok"  # STATUSES says what there is
-    finish_reason: str = ""
-    input_tokens: int = 0
+    finish_reason: str = ""  # as the server said it: "stop", "length", "tool_calls", …
+    input_tokens: int = 0  # the whole prompt
     cached_tokens: int = 0  # of input_tokens
-    output_tokens: int = 0
+    output_tokens: int = 0  # everything generated
     reasoning_tokens: int = 0  # of output_tokens
     argument_tokens: int = 0  # of output_tokens: tool calls; servers do not count them apart: shared out by characters
     usage: str = "server"  # who counted: "server" or "estimated"
     wanted_input_tokens: int | None = None  # None where nothing was wanted (live chains)
     wanted_output_tokens: int | None = None
     chunks: int = 0  # network reads that carried output
-    tool_calls: int = 0
+    tool_calls: int = 0  # that the answer asked for
     resent: int = 0  # silent second sends, after a pooled connection died before a byte was answered
-    tenant: str = ""
+    tenant: str = ""  # "" where the spec names none
     endpoint: str = ""  # base URL, where a run has several
     throttled: float = 0.0  # seconds between `due` and `sent` that the tenant's own quota took
-    worker: str = ""
+    worker: str = ""  # which process sent it; "" where there was one
     error: str = ""  # what the server or the socket said, shortened
     itl: tuple[float, ...] | None = None  # gaps between output pieces, when asked for
 
@@ -75,14 +75,14 @@ OURS = ("cancelled", "gave_up")
 class Tool(Struct, frozen=True, gc=False):
     """One tool call that an agent made."""
 
-    session: int
+    session: int  # as of a call, also the two below
     agent: str
     archetype: str
     step: int  # step of the model call that asked for it
     name: str
-    start: float
-    end: float
-    ok: bool
+    start: float  # when the tool began
+    end: float  # when its result was there
+    ok: bool  # False: it failed, or could not be called
     result_tokens: int  # wanted size of the result; for real functions an estimate
     kind: str = "simulated"  # or "python", "unknown" (no such tool), "malformed" (arguments are not a JSON object)
     error: str = ""
@@ -103,26 +103,26 @@ OUTCOMES = {
 class Session(Struct, frozen=True, gc=False):
     """One agent's run: a session when `agent` is "", else one of its sub-agents."""
 
-    session: int
+    session: int  # as of a call, also the two below
     agent: str
     archetype: str
-    due: float
-    start: float
-    end: float
+    due: float  # when the schedule, or its parent, wanted it started
+    start: float  # when it was
+    end: float  # when its last step, and what it waited for, had ended
     outcome: str  # OUTCOMES says what there is
     intents: int  # things a person asked for (human turns) that were answered
     steps: int  # model calls, attempts not counted
     calls: int  # model calls, attempts counted
-    tool_calls: int
+    tool_calls: int  # tools that it ran
     children: int  # sub-agents started by this agent itself
-    compactions: int
+    compactions: int  # times that its history was cut to a summary
     input_tokens: int  # this agent's own calls, sub-agents apart; likewise below
     cached_tokens: int
     output_tokens: int
     reasoning_tokens: int
     argument_tokens: int
-    model_seconds: float
-    tool_seconds: float
+    model_seconds: float  # in calls, from send to end
+    tool_seconds: float  # in tools; of several at once the longest
     wait_seconds: float  # people thinking, back-off after errors
     join_seconds: float  # waiting for sub-agents
     tenant: str = ""
