@@ -16,6 +16,7 @@ from pathlib import Path
 from msgspec import structs
 
 from agentload.box.cluster import Cluster, Gaps
+from agentload.box.reading import Readings
 from agentload.disk import finish, kept, open_store
 from agentload.errors import BadInput, Failed
 from agentload.flights import model_of, needs_text
@@ -112,8 +113,10 @@ def play(prepared: Prepared, store: Store, share: Share, watch: Watch | None) ->
     context = prepared.features.context_length
     assert context is not None
     world = World(prepared.plan(), cluster, model_of(spec, context, Encoder(CALIBRATION)), store, watch, share)
+    readings = Readings(cluster, store.emit, world.enter, f"part={share.index}" if share.count > 1 else "")
     with uncollected():
         reason = world.perform()
+        readings.now(world.now)
     return Ended(
         reason,
         world.now,

@@ -12,7 +12,7 @@ from collectors.load import Array, Columns, Run
 from collectors.vocabulary import SOURCES, WORDS
 
 FRESH = 3.0
-"""Seconds that a reading stands for: pages are read every second, and one or two may fail."""
+"""Readings that one stands for: one or two in a row may fail."""
 
 COUNTED = {"prompt_tokens": "input", "cached_tokens": "cached input", "generation_tokens": "output"}
 """Counters that the ledger is held against, and what the ledger calls them."""
@@ -64,7 +64,8 @@ def level(found: list[Reading], at: Array, mean: bool = False) -> Array:
     rows = []
     for _, times, values in found:
         last = np.searchsorted(times, at, side="right") - 1
-        old = (last < 0) | (at - times[np.maximum(last, 0)] > FRESH)
+        period = max(1.0, float(np.median(np.diff(times)))) if len(times) > 1 else 1.0
+        old = (last < 0) | (at - times[np.maximum(last, 0)] > FRESH * period)
         rows.append(np.where(old, np.nan, values[np.maximum(last, 0)]))
     stack = np.array(rows)
     known = (~np.isnan(stack)).sum(axis=0)
@@ -187,31 +188,43 @@ def reconciled(run: Run) -> Iterator[dict[str, Any]]:
             if not found:
                 continue
             counted = round(increase(found))
-            row = {"server": who, "account": account, "counted": counted, "ledger": sums[word]}
             difference = counted - sums[word]
-            yield row | {"difference": difference, "says": explained(run, found, word, difference)}
+            reasons = list(causes(run, found, word, difference))
+            yield {
+                "server": who,
+                "account": account,
+                "counted": counted,
+                "ledger": sums[word],
+                "difference": difference,
+                "reasons": reasons,
+                "says": said(difference, reasons),
+            }
 
 
-def explained(run: Run, found: list[Reading], word: str, difference: int) -> str:
-    """A difference in words, with what is known that may have made it."""
+def said(difference: int, reasons: list[str]) -> str:
+    """A difference in words."""
     if difference == 0:
         return "equal to the token"
+    return f"the server counted {abs(difference):,} {'more' if difference > 0 else 'fewer'}: {'; '.join(reasons)}"
+
+
+def causes(run: Run, found: list[Reading], word: str, difference: int) -> Iterator[str]:
+    """What is known that may have made a difference; nothing for none."""
     untold = run.calls.where(run.calls.usage != "server")
-    reasons = []
+    size = {"prompt_tokens": untold.input_tokens, "generation_tokens": untold.output_tokens}.get(word)
+    about = None if size is None else int(size.sum())
     if difference > 0:
         if len(untold):
-            size = {"prompt_tokens": untold.input_tokens, "generation_tokens": untold.output_tokens}.get(word)
-            about = f" (about {int(size.sum()):,} tokens)" if size is not None else ""
-            reasons.append(f"{len(untold):,} calls of this run whose usage never came: cancelled, failed{about}")
-        reasons.append("other clients")
-    else:
+            what = f"{len(untold):,} calls of this run whose usage never came (cancelled, failed"
+            yield f"{what}; by our own count {about:,} tokens)" if about is not None else f"{what})"
+        if difference != about:
+            yield "other clients"
+    elif difference < 0:
         if fallen := resets(found):
-            reasons.append(f"{fallen:,} restarts: what was counted after the last reading before them is lost")
+            yield f"{fallen:,} restarts: what was counted after the last reading before them is lost"
         if failed := sum(page["failed"] for page in pages(run) if page["url"] in {r.target for r in found}):
-            reasons.append(f"{failed:,} readings that failed")
+            yield f"{failed:,} readings that failed"
         urls = (run.header.get("spec") or {}).get("urls") or {}
         if len({reading.target for reading in found}) < len(urls):
-            reasons.append("endpoints whose page was not read")
-        reasons.append("counters that were still late, or a page that does not count all of this run's calls")
-    more = "more" if difference > 0 else "fewer"
-    return f"the server counted {abs(difference):,} {more}: {'; '.join(reasons)}"
+            yield "endpoints whose page was not read"
+        yield "counters that were still late, or a page that does not count all of this run's calls"

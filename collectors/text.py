@@ -132,10 +132,15 @@ def _server(found: dict[str, Any] | None) -> list[str]:
         said.append(f"KV cache {share(found['kv_usage']['peak'])} at most")
     if found["preemptions"]:
         said.append(f"{found['preemptions']:,.0f} preemptions")
-    apart = [f"{row['account']}: {row['says']}" for row in found["ledger"] if row["difference"]]
-    if found["ledger"] and not apart:
-        said.append("counters equal to the ledger")
-    return [f"{'server':<12}{', '.join(said)}", *(f"{'':<12}{text}" for text in apart)]
+    apart = [row for row in found["ledger"] if row["difference"]]
+    lines = [
+        f"{'server':<12}{', '.join(said)}{'' if apart or not found['ledger'] else ', counters equal to the ledger'}"
+    ]
+    if apart:
+        most = max(apart, key=lambda row: abs(row["difference"]))
+        off = ", ".join(f"{row['difference']:+,} {row['account']}" for row in apart)
+        lines.append(f"{'':<12}its counters less the ledger: {off} ({'; '.join(most['reasons'])})")
+    return lines
 
 
 def _latency_lines(serving: dict[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ reply       from a request to what is answered
 door        limits, and faults made on purpose
 exchange    one request being answered
 metrics     the page for Prometheus
+reading     what is on it, read in virtual time
 face        the HTTP server
 options     how a box is built, and how its model tends to answer
 serve       the box on an event loop, or as a process of its own
