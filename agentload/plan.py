@@ -67,14 +67,15 @@ class Plan:
         times = self.trace.times()[: self.spec.sessions]
         return times[times < (self.spec.duration or np.inf)]
 
-    def make(self, name: str, rng: np.random.Generator, depth: int | None = None) -> Agent:
-        """A root agent, or one that may start sub-agents to that depth."""
+    def make(self, name: str, rng: np.random.Generator, depth: int | None = None, task: str = "") -> Agent:
+        """A root agent, or one that may start sub-agents to that depth; `task` is what a live one is told."""
         if name in self.own:
             return own(name, self.own[name], rng)
         kind = self.kinds[name]
         depth = kind.depth if depth is None else depth
         if self.spec.mode == "live":
-            return Agent(name, live(name, kind, self.toolboxes[name], rng, self.salt, self.room))
+            team = (lambda inner, r, task: self.make(inner, r, depth - 1, task)) if depth else None
+            return Agent(name, live(name, kind, self.toolboxes[name], rng, self.salt, self.room, task, team))
         child = (lambda inner, r: self.make(inner, r, depth - 1)) if depth else None
         return Agent(name, sized(name, kind, rng, self.salt, self.room, child))
 

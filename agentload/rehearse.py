@@ -51,7 +51,7 @@ def rehearse(agent: Agent, sums: list[Chat]) -> Rehearsed:
                 answer = [child.outcome for child in started]
             case Join(numbers):
                 joined = [children[n] for n in numbers] if numbers else children
-                seconds = max([seconds, *(child.seconds for child in joined)])
+                seconds = max([seconds, *sorted(child.seconds for child in joined)[: ask.wait]])
                 answer = [child.outcome for child in joined]
             case _:
                 answer = [ToolResult(call.tokens) for call in ask]
@@ -99,7 +99,7 @@ def resumed(ask: Ask, chain: Chain, past: list[Outcome], clock: float) -> Chain:
     while True:
         if isinstance(ask, Join) and past:
             later = tuple(n - len(past) for n in ask.agents if n >= len(past))
-            found = iter((yield Join(later)) if later or not ask.agents else [])
+            found = iter((yield structs.replace(ask, agents=later)) if later or not ask.agents else [])
             answer = [past[n] if n < len(past) else next(found) for n in ask.agents] or [*past, *found]
         elif isinstance(ask, Until):
             answer = (yield Until(max(0.0, ask.instant - clock))) + clock

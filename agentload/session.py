@@ -283,8 +283,8 @@ async def follow(chain: Chain, tally: Tally, due: float, world: World, children:
             case Spawn(agents, wait, cancel):
                 answer = await children.join(children.start(agents), wait, cancel)
                 due = now()
-            case Join(numbers):
-                answer = await children.join(numbers or range(len(children.tasks)), None, False)
+            case Join(numbers, wait, cancel):
+                answer = await children.join(numbers or range(len(children.tasks)), wait, cancel)
                 due = now()
             case _:
                 answer, due = await use(ask, tally, due, world)

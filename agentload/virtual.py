@@ -249,7 +249,11 @@ class World:
                 actor.tally.note(ask)
                 answer = None
             else:
-                became = self.spawn(actor, ask) if isinstance(ask, Spawn) else self.join(actor, ask.agents)
+                became = (
+                    self.spawn(actor, ask)
+                    if isinstance(ask, Spawn)
+                    else self.join(actor, ask.agents, ask.wait, ask.cancel)
+                )
                 if became is None:
                     return
                 answer, actor.due = became, self.now
@@ -293,9 +297,7 @@ class World:
             self.resume(child, None)
         return self.join(actor, range(first, len(actor.children)), ask.wait, ask.cancel)
 
-    def join(
-        self, actor: Actor, numbers: Sequence[int], wait: int | None = None, cancel: bool = False
-    ) -> list[Outcome] | None:
+    def join(self, actor: Actor, numbers: Sequence[int], wait: int | None, cancel: bool) -> list[Outcome] | None:
         """Have an agent wait for sub-agents of its, all if none is named; what became of them, once that is known."""
         actor.joining = joining = Joining(numbers or range(len(actor.children)), wait, cancel, self.now)
         joining.left = {n for n in joining.numbers if isinstance(actor.children[n], Actor)}

@@ -171,10 +171,12 @@ class Spawn(Struct, frozen=True):
 
 
 class Join(Struct, frozen=True):
-    """Wait for sub-agents that this agent has started, by number in the order in which it did; () is all so far.
-    Answered as `Spawn` is."""
+    """Wait for sub-agents that this agent has started, by number in the order in which it did; () is all so far. What
+    else there is is as in `Spawn`, the answer too."""
 
     agents: tuple[int, ...] = ()
+    wait: int | None = None
+    cancel: bool = False
 
 
 class Wait(Struct, frozen=True):

@@ -20,6 +20,14 @@ from agents.kind import Archetype, PythonTool, SimulatedTool
 JSON_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object"}
 
 
+DELEGATE = "Hand a part of the work to another agent, and get its report."
+DELEGATED = {
+    "type": "object",
+    "properties": {"task": {"type": "string", "description": "what it is to do"}},
+    "required": ["task"],
+}
+
+
 class Toolbox:
     """The tools of one archetype by name."""
 
@@ -33,6 +41,12 @@ class Toolbox:
             schema = describe(tool, function)
             self.python[schema.name] = function
             schemas.append(schema)
+        self.starts = f"start_{archetype.child}" if archetype.child else ""
+        if self.starts:
+            schemas.append(ToolSchema(self.starts, DELEGATE, DELEGATED))
+        self.alone: Toolbox = self  # without the tool that starts sub-agents
+        if self.starts:
+            self.alone = Toolbox(structs.replace(archetype, child=""))
         self.schemas = tuple(schemas)
         self._by_name = {schema.name: schema for schema in schemas}
 
@@ -52,6 +66,8 @@ class Toolbox:
         missing = [name for name in schema.parameters.get("required", []) if name not in arguments]
         if missing:
             return refused(call, "malformed", f"Error: missing argument {missing[0]!r}.")
+        if call.name == self.starts:
+            return structs.replace(call, kind="agent")
         if call.name in self.python:
             return structs.replace(call, kind="python", run=self.python[call.name])
         tool = self.simulated[call.name]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from collectors.habits import habits, retries, sub_agents
-from collectors.load import from_records
+from collectors.load import Run, from_records
 from collectors.records import Call, Session
 from collectors.report import write_report
 from collectors.summary import summarise
@@ -133,3 +133,44 @@ def test_the_report_states_the_caps_on_waiting(
 
     assert caps == {"all": all_, "people": {"chat": chat}}
     assert says in page.read_text()
+
+
+def storm(out: Path, together: int, waves: int, **lead: Any) -> tuple[dict[str, Any], Run]:
+    """Ten agents, two at a time, with fourteen sub-agents each, and a limit of two requests a second."""
+    kind = {"base": "fixed", "steps": waves + 1, "children": together, "spawns": waves, "child": "fixed"} | lead
+    run = virtual(out, sessions=10, population=[{"archetype": "lead"}], archetypes={"lead": kind},
+                  profile={"type": "held", "agents": 2}, box={"quota": {"requests": 120}},
+                  retry={"attempts": 2 if lead else 4})  # fmt: skip
+    return habits(run), run
+
+
+def test_the_same_work_is_refused_when_it_fans_out_and_passes_in_waves(tmp_path: Path) -> None:
+    """Public reports of agents' rate limits: a 14-way fan-out meets 429s, waves of two pass, and agents that are
+    started again where they fail make more of them."""
+    at_once, run = storm(tmp_path / "a", 14, 1)
+    waves, calm = storm(tmp_path / "b", 2, 7)
+    again, _ = storm(tmp_path / "c", 14, 1, respawns=5)
+
+    assert at_once["sub_agents"]["started"] == waves["sub_agents"]["started"] == 140
+    assert (at_once["retries"]["refused"], waves["retries"]["refused"]) == ((run.calls.status == "http_429").sum(), 0)
+    assert at_once["retries"]["refused"] > 30
+    assert (
+        at_once["retries"]["worst"]["attempts_per_call"] > 1.5 > waves["retries"]["worst"]["attempts_per_call"] == 1.0
+    )
+    assert "failed" in run.sessions.outcome and set(calm.sessions.outcome.tolist()) == {"done"}
+    assert again["sub_agents"]["started"] > 160
+    assert again["retries"]["refused"] > 1.5 * at_once["retries"]["refused"]
+
+
+def test_models_that_call_tools_badly_are_told_and_put_it_right(tmp_path: Path) -> None:
+    run = virtual(tmp_path, mode="live", sessions=30, profile={"type": "held", "agents": 10}, scale=0.1,
+                  archetypes={"support": {"turns": 2, "think_seconds": 0.0}}, population=[{"archetype": "support"}],
+                  box={"habits": {"malformed": 0.2, "unknown": 0.1, "output_median": 20}})  # fmt: skip
+    bad = np.isin(run.tools.kind, ["malformed", "unknown"])
+    found = habits(run)["mistakes"]
+
+    assert found == {kind: (run.tools.kind == kind).sum() for kind in ("unknown", "malformed")}
+    assert bad.mean() == pytest.approx(0.28, abs=4 * np.sqrt(0.28 * 0.72 / len(bad)))
+    assert (run.tools.end - run.tools.start)[bad].max() == 0.0  # the harness answers at once
+    assert (run.sessions.outcome == "done").mean() > 0.8  # and the model goes on
+    assert all(text.startswith("Error: ") for text in run.tools.error[bad])

@@ -8,11 +8,14 @@ import pytest
 from msgspec import structs
 
 from agentload.rehearse import mid_session, rehearse
-from agents.archetypes import FIXED
-from agents.chain import Agent, Chain, Chat, Join, Outcome, Spawn, Wait
+from agents.archetypes import CODER, FIXED, Archetype
+from agents.chain import Agent, Chain, Chat, Join, Outcome, Reply, Spawn, ToolCall, ToolResult, Wait
 from agents.draws import Dice
+from agents.live import live
 from agents.sized import delegate
+from agents.tools import Toolbox
 from collectors.load import Run
+from tests.test_chains import ROOM
 from tests.test_sessions import ask, calls, drive, session
 from tests.test_simulate import virtual
 
@@ -227,3 +230,89 @@ def test_what_a_session_that_begins_in_its_middle_joins_may_lie_in_its_past() ->
 
     assert isinstance(asks[0], Chat)
     assert asks[2:] == [Join((1,)), Join(()), Wait(2.0 + 3.0 + 1.0)]
+
+
+def lead(team: Archetype, started: list[tuple[str, str]], depth: int = 1) -> Chain:
+    """A live agent that may start workers."""
+
+    def child(name: str, r: np.random.Generator, task: str) -> Agent:
+        started.append((name, task))
+        return worker(1)
+
+    return live("lead", team, Toolbox(team), np.random.default_rng(0), 0, ROOM, child=child if depth else None)
+
+
+def calling(*names: str) -> Reply:
+    """A model's reply that calls these tools."""
+    calls = tuple(
+        ToolCall(name, f'{{"task": "t{i}"}}' if name.startswith("start") else '{"command": "ls"}', str(i))
+        for i, name in enumerate(names)
+    )
+    return Reply("ok", "", tool_calls=calls, finish_reason="tool_calls", input_tokens=100, output_tokens=10)
+
+
+TEAM = structs.replace(CODER, children=3.0, child="kid", spawns=1.0, variants=[])
+
+
+def test_a_live_model_starts_sub_agents_by_a_tool_beside_its_other_tools() -> None:
+    started: list[tuple[str, str]] = []
+    chain = lead(TEAM, started)
+    chat = next(chain)
+    assert isinstance(chat, Chat)
+    assert "start_kid" in [tool.name for tool in chat.context.tools]
+    spawn = chain.send(calling("start_kid", "shell", "start_kid"))
+    assert isinstance(spawn, Spawn) and (len(spawn.agents), spawn.wait) == (2, 0)
+    tools = chain.send([Outcome("running")] * 2)
+    assert isinstance(tools, list) and [call.name for call in tools] == ["shell"]
+    assert chain.send([ToolResult(40)]) == Join((0, 1), None, cancel=True)
+    again = chain.send([Outcome("done", 9, "Found it."), Outcome("failed")])
+    assert isinstance(again, Chat)
+    told = [message.text for message in again.context.messages if message.role == "tool"]
+
+    assert started == [("kid", "t0"), ("kid", "t2")]
+    assert told == ["Found it.", "ok:", "(failed)"]
+
+    one = chain.send(calling("start_kid", "start_kid"))  # one more of three is left
+    assert isinstance(one, Spawn) and len(one.agents) == 1
+    assert chain.send([Outcome("running")]) == Join((2,), None, cancel=True)
+    last = chain.send([Outcome("done", 9, "Nothing.")])
+    assert isinstance(last, Chat)
+    assert last.context.messages[-1].text == "Error: as many agents as there may be have been started."
+
+
+@pytest.mark.parametrize(("team", "depth"), [(TEAM, 0), (structs.replace(TEAM, children=0.0), 1)])
+def test_a_live_model_that_may_start_none_is_not_offered_any(team: Archetype, depth: int) -> None:
+    chain = lead(team, [], depth)
+    chat = next(chain)
+    assert isinstance(chat, Chat)
+    assert "start_kid" not in [tool.name for tool in chat.context.tools]
+    asked = chain.send(calling("start_kid"))
+
+    assert isinstance(asked, list) and asked[0].kind == "unknown"
+
+
+def test_live_sub_agents_are_joined_as_their_archetype_says() -> None:
+    first = lead(structs.replace(TEAM, join="first", losers="go on"), [])
+    background = lead(structs.replace(TEAM, join="background"), [])
+    for chain in (first, background):
+        next(chain)
+        chain.send(calling("start_kid", "start_kid"))
+
+    assert first.send([Outcome("running")] * 2) == Join((0, 1), 1, cancel=False)
+    chat = background.send([Outcome("running")] * 2)
+    assert isinstance(chat, Chat)
+    assert [m.text for m in chat.context.messages if m.role == "tool"] == ["(running)"] * 2
+
+
+def test_live_agents_start_others_against_the_box(tmp_path: Path) -> None:
+    kid = {"base": "fixed", "max_steps": 4}
+    team = {"base": "fixed", "children": 2, "child": "kid", "spawns": 2, "join": "first"}
+    run = virtual(tmp_path, mode="live", population=[{"archetype": "team"}], archetypes={"team": team, "kid": kid},
+                  sessions=12, box={"habits": {"output_median": 20}})  # fmt: skip
+    s = run.sessions
+    children = s.children[s.agent == ""]
+
+    assert children.mean() >= 1 and children.max() <= 4
+    assert (s.agent != "").sum() == children.sum()
+    assert (s.outcome == "cancelled").sum() > 0
+    assert set(run.calls.archetype.tolist()) == {"team", "kid"}
