@@ -92,6 +92,7 @@ InputTokens = Annotated[int | None, typer.Option(help="Of the `fixed` archetype:
 OutputTokens = Annotated[int | None, typer.Option(help="Of the `fixed` archetype: reply length.")]
 Steps = Annotated[int | None, typer.Option(help="Of the `fixed` archetype: model calls in a session.")]
 MaxTokens = Annotated[int | None, typer.Option(help="Stop cleanly after this many tokens, input and output.")]
+MaxCost = Annotated[float | None, typer.Option(help="Stop cleanly when the run has cost this much, in USD.")]
 MaxErrorRate = Annotated[float | None, typer.Option(help="Stop cleanly when this share of calls fails.")]
 Slo = Annotated[
     list[str] | None, typer.Option(help="Promise to judge the run by, as in ttft_p95=2.0; repeat. Broken: exit code 1.")
@@ -109,6 +110,9 @@ Traceparent = Annotated[
     bool | None, typer.Option("--traceparent", help="Send the trace's name along, so that a server's spans join it.")
 ]
 Out = Annotated[Path, typer.Option(help="Where run folders go.")]
+Yes = Annotated[
+    bool, typer.Option("--yes", "-y", help="Do not ask before the first run against an endpoint on the internet.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No live view, no summary.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
 TokenFile = Annotated[
@@ -161,6 +165,7 @@ def run(
     output_tokens: OutputTokens = None,
     steps: Steps = None,
     max_tokens: MaxTokens = None,
+    max_cost: MaxCost = None,
     max_error_rate: MaxErrorRate = None,
     slo: Slo = None,
     junit: Junit = None,
@@ -188,6 +193,7 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the spec as resolved and what to expect; send nothing.")
     ] = False,
+    yes: Yes = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -249,6 +255,7 @@ def replay(
     ] = None,
     seed: Seed = None,
     max_tokens: MaxTokens = None,
+    max_cost: MaxCost = None,
     max_error_rate: MaxErrorRate = None,
     metrics_url: MetricsUrl = None,
     metrics_port: MetricsPort = None,
@@ -267,6 +274,7 @@ def replay(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the spec as resolved and what to expect; send nothing.")
     ] = False,
+    yes: Yes = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -328,6 +336,7 @@ def capacity(
         bool, typer.Option("--simulate", help="In virtual time, against the simulated cluster.")
     ] = False,
     out: Out = RUNS,
+    yes: Yes = False,
     json: Json = False,
 ) -> None:
     """Find the most load that holds every SLO, with an interval.
@@ -388,6 +397,7 @@ def sweep(
     kwh_usd: Annotated[float | None, typer.Option(help="Price of a kWh.")] = None,
     life_years: Annotated[float | None, typer.Option(help="Life of what was bought.")] = None,
     utilisation: Annotated[float | None, typer.Option(help="Share of the hours that are sold.")] = None,
+    yes: Yes = False,
     out: Out = RUNS,
 ) -> None:
     """Raise the load in steps, and see where the cluster saturates.
@@ -582,6 +592,7 @@ def simulate(
     output_tokens: OutputTokens = None,
     steps: Steps = None,
     max_tokens: MaxTokens = None,
+    max_cost: MaxCost = None,
     max_error_rate: MaxErrorRate = None,
     shards: Annotated[
         int, typer.Option(help="Split replicas and sessions into so many independent clusters, one process each.")

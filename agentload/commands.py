@@ -18,6 +18,7 @@ from agentload.disk import FULL
 from agentload.disk import report as report_of
 from agentload.errors import BadInput
 from agentload.gating import NO_FILES, Files, write_files
+from agentload.guard import guarded
 from agentload.spec import Spec
 from agentload.terminal import note, say, warn
 from agents.request import needs_sdk
@@ -76,7 +77,7 @@ def overlaid(plain: dict[str, Any], given: dict[str, Any], source: str) -> Spec:
     plain["telemetry"] = plain.get("telemetry", {}) | telemetry
     if given.get("traceparent"):
         plain["endpoint"]["traceparent"] = plain["telemetry"].get("sample", 1.0)
-    limits = {"tokens": given.get("max_tokens"), "error_rate": given.get("max_error_rate")}
+    limits = {field: given.get(f"max_{field}") for field in ("tokens", "cost", "error_rate")}
     plain["limits"] = plain.get("limits", {}) | {name: limit for name, limit in limits.items() if limit is not None}
     spec = specs.decode(plain, source)
     if given.get("api_key_file"):
@@ -143,9 +144,14 @@ def run(
     if dry_run:
         print_expected(spec)
         return 0
-    with target(spec) as spec:
+    with aimed(spec, out, flags) as spec:
         folder, code = perform(spec, out, quiet or as_json, fleet)
     return finish(folder, code, quiet=quiet, as_json=as_json, files=files)
+
+
+def aimed(spec: Spec, out: Path, flags: dict[str, Any]) -> contextlib.AbstractContextManager[Spec]:
+    """The target, once it is clear that it is meant."""
+    return target(guarded(spec, out, bool(flags.get("yes"))))
 
 
 @contextlib.contextmanager
@@ -312,7 +318,7 @@ def capacity(path: Path | None, flags: dict[str, Any], out: Path, asked: dict[st
     given = {name: value for name, value in asked.items() if value is not None and name not in ("slo", "tiers")}
     options = Options(tiers_from(asked["slo"] or [], asked["tiers"], spec.slo), **(known | given))
 
-    with contextlib.nullcontext(spec) if options.simulate else target(spec) as there:
+    with contextlib.nullcontext(spec) if options.simulate else aimed(spec, out, flags) as there:
         folder, code = search(there, out, options, say=note)
     found = json.loads((folder / "capacity.json").read_text())
     say(json.dumps(found, indent=2) if as_json else f"{to_text(found)}\n{folder / 'capacity.json'}")
@@ -345,7 +351,7 @@ def sweep(
         options = msgspec.convert(given, Options)
         table = load_prices(prices) if prices else None
         owned = Factory(gpus=given.get("gpus") or spec.gpus or 1.0, **costs) if costs else None
-        with contextlib.nullcontext(spec) if options.simulate else target(spec) as there:
+        with contextlib.nullcontext(spec) if options.simulate else aimed(spec, out, flags) as there:
             folder, code = run_sweep(there, out, options, say=note, resume=resume)
         say(write_sweep(folder, table, owned))
     except msgspec.ValidationError as error:

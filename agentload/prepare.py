@@ -10,6 +10,7 @@ from pathlib import Path
 from msgspec import Struct, structs
 
 from agentload.errors import BadInput
+from agentload.guard import priced
 from agentload.limits import raise_file_limit
 from agentload.plan import NO_LIMIT, Plan, check_room, interleave
 from agentload.probe import choose, models, probe
@@ -102,7 +103,7 @@ async def prepare(spec: Spec, out: Path) -> tuple[Prepared, list[Call]]:
     endpoint, model = choose(spec.endpoint, await asyncio.to_thread(models, spec.endpoint))
     for url in list(spec.urls)[1:]:  # the first is asked in full, the others must be there
         choose(structs.replace(endpoint, url=url), await asyncio.to_thread(models, structs.replace(endpoint, url=url)))
-    spec = structs.replace(spec, endpoint=endpoint)
+    spec = priced(structs.replace(spec, endpoint=endpoint))
     check_room(spec, endpoint.context_length or model.context or NO_LIMIT)
     check_folder(out)
     room_for_connections(spec)

@@ -174,10 +174,8 @@ async def every(seconds: float, do: Callable[[], Awaitable[None]], clock: Clock)
 async def check_limits(spec: Spec, watch: Watch, stop: Stop, disk: Disk) -> None:
     if disk.given_up:
         stop.gently(FULL)
-    if spec.limits.tokens is not None and watch.tokens >= spec.limits.tokens:
-        stop.gently("max_tokens")
-    if spec.limits.error_rate is not None and watch.error_rate() > spec.limits.error_rate:
-        stop.gently("max_error_rate")
+    if reached := watch.beyond(spec.limits):
+        stop.gently(reached)
 
 
 @contextlib.contextmanager

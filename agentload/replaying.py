@@ -38,7 +38,7 @@ def replay(
         return 0
     if simulated:
         return commands.simulate_spec(spec, out, quiet=quiet, as_json=as_json, files=files)
-    with commands.target(spec) as spec:
+    with commands.aimed(spec, out, flags) as spec:
         folder, code = commands.perform(spec, out, quiet or as_json, commands.ALONE | {"workers": workers})
     return commands.finish(folder, code, quiet=quiet, as_json=as_json, files=files)
 

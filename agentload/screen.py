@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agentload.session import World
+from agentload.spec import Limits
 from agentload.terminal import harmless
 from collectors.records import OURS, Call, Session, Tool
 from collectors.sketch import Sketch
@@ -99,6 +100,15 @@ class Watch:
             self.tools += 1
         elif record.agent == "":
             self.sessions += 1
+
+    def beyond(self, limits: Limits) -> str:
+        """The name of the limit that is reached; "" where none is."""
+        if limits.tokens is not None and self.tokens >= limits.tokens:
+            return "max_tokens"
+        prices = limits.prices
+        if limits.cost is not None and prices and prices.cost(self.fresh, self.cached, self.output) >= limits.cost:
+            return "max_cost"
+        return "max_error_rate" if limits.error_rate is not None and self.error_rate() > limits.error_rate else ""
 
     def error_rate(self) -> float:
         """Share of the last 100 calls that failed, those that agents gave up on left out; 0 before there are 20."""

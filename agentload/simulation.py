@@ -20,6 +20,7 @@ from agentload.box.reading import Readings
 from agentload.disk import finish, kept, open_store
 from agentload.errors import BadInput, Failed
 from agentload.flights import model_of, needs_text
+from agentload.guard import priced
 from agentload.plan import check_room
 from agentload.prepare import Prepared, check_folder
 from agentload.realtime import describe, make_folder
@@ -51,7 +52,7 @@ def simulate(spec: Spec, out: Path, watch: Watch | None = None, shards: int = 1)
     check_folder(out)
     salt = secrets.randbits(31) if spec.salt is None else spec.salt
     endpoint = structs.replace(spec.endpoint, url="", model=spec.box.model)
-    spec = structs.replace(spec, endpoint=endpoint)
+    spec = priced(structs.replace(spec, endpoint=endpoint))
     timing = f"{cluster.preset.serves}; {cluster.preset.validity}"
     features = Features(context_length=context, simulated=True, timing=timing)
     prepared = Prepared(spec, f"{secrets.randbits(32):08x}", salt, features, CALIBRATION, "agentload (simulated)")
@@ -61,7 +62,7 @@ def simulate(spec: Spec, out: Path, watch: Watch | None = None, shards: int = 1)
         where += f", as {shards} clusters that know nothing of each other"
     header["endpoint"] |= {"url": where, "client": "none"}
     store = open_store(make_folder(spec, out), header)
-    if watch is None and (spec.limits.tokens or spec.limits.error_rate is not None):
+    if watch is None and spec.limits.any:
         watch = Watch()
     began = time.perf_counter()
     try:

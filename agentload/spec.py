@@ -70,11 +70,30 @@ class Tenant(Struct, frozen=True, forbid_unknown_fields=True):
     retry: Retry | None = None  # None takes the spec's
 
 
+class Prices(Struct, frozen=True, forbid_unknown_fields=True):
+    """What tokens cost, in USD per million."""
+
+    input: NonNegative
+    cached: NonNegative
+    output: NonNegative
+
+    def cost(self, fresh: float, cached: float, output: float) -> float:
+        """USD of so many tokens."""
+        return (self.input * fresh + self.cached * cached + self.output * output) / 1e6
+
+
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     """What ends a run early, cleanly."""
 
     tokens: Count | None = None  # input and output of all calls together
+    cost: Positive | None = None  # USD, at `prices`
+    prices: Prices | None = None  # None takes the price table's for the endpoint's model
     error_rate: Share | None = None  # share of the last 100 calls
+
+    @property
+    def any(self) -> bool:
+        """Whether there is one."""
+        return any(limit is not None for limit in (self.tokens, self.cost, self.error_rate))
 
 
 class Phase(Struct, frozen=True, forbid_unknown_fields=True):

@@ -71,7 +71,7 @@ class World:
         """Run all sessions; why it ended."""
         spec = self.spec
         stops = np.inf if spec.duration is None else spec.duration + spec.drain
-        if spec.limits.tokens is not None or spec.limits.error_rate is not None:
+        if spec.limits.any:
             self.enter(LOOK, self.check_limits, None)
         self.schedule()
         try:
@@ -114,12 +114,9 @@ class World:
         return self._entries
 
     def check_limits(self, _: None) -> None:
-        limits, watch = self.spec.limits, self.watch
-        assert watch is not None
-        if limits.tokens is not None and watch.tokens >= limits.tokens:
-            self.stop("max_tokens")
-        elif limits.error_rate is not None and watch.error_rate() > limits.error_rate:
-            self.stop("max_error_rate")
+        assert self.watch is not None
+        if reached := self.watch.beyond(self.spec.limits):
+            self.stop(reached)
         else:
             self.enter(self.now + LOOK, self.check_limits, None)
 

@@ -288,13 +288,10 @@ class Master:
             w.history.append((now, w.calls, w.fresh, w.cached, w.output))
 
     def check_limits(self) -> None:
-        limits, w = self.prepared.spec.limits, self.watch
         if self.disk.given_up:
             self.end(FULL)
-        if limits.tokens is not None and w.tokens >= limits.tokens:
-            self.end("max_tokens")
-        if limits.error_rate is not None and w.error_rate() > limits.error_rate:
-            self.end("max_error_rate")
+        if reached := self.watch.beyond(self.prepared.spec.limits):
+            self.end(reached)
 
     def check(self, member: Member, now: float) -> None:
         """Notice that a worker is lost or has left; a moment later, deal its shares to the others."""
