@@ -124,7 +124,9 @@ def test_a_run_ends_when_it_has_cost_enough(tmp_path: Path) -> None:
         'population = [{ archetype = "chat" }]\nprofile = { type = "held", agents = 4 }\n'
     )  # fmt: skip
 
-    assert commands.simulate(toml, {}, tmp_path / "runs", quiet=True, as_json=False) == 0
+    made = commands.resolve(toml, {})
+
+    assert commands.simulate_spec(made, tmp_path / "runs", quiet=True, as_json=False) == 0
 
     run = load_run(next((tmp_path / "runs").iterdir()))
     fresh = (run.calls.input_tokens - run.calls.cached_tokens).sum()
