@@ -63,6 +63,8 @@ class Health(Struct, forbid_unknown_fields=True, kw_only=True):
     workers: dict[str, Any] | None = None  # the same of each worker, with its records, batches and clock (s, s/s)
     simulation_seconds: float | None = None  # virtual time: s of wall time that it took
     simulation_cpu_seconds: float | None = None
+    shards: int | None = None  # independent clusters that it was split into, to be simulated side by side
+    shard_replicas: int | None = None  # replicas of each
 
 
 class Page(Struct, forbid_unknown_fields=True):
