@@ -16,13 +16,16 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from test_collect_metrics import call, session
 
+from agentload import spec as specs
 from agentload.box.options import BoxOptions
 from agentload.box.serve import BoxProcess
 from agentload.errors import BadInput
 from agentload.screen import Watch
+from agentload.telemetry.beside import Beside
 from agentload.telemetry.expose import Exposed, Live, exported
 from collectors.records import Tool
 
+ONE = {"profile": {"type": "held", "agents": 1}, "population": [{"archetype": "chat"}], "sessions": 1}
 GRAFANA = Path(__file__).parent.parent / "docs" / "grafana"
 
 Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -95,6 +98,22 @@ def test_a_port_that_is_taken_stops_the_run_with_one_line() -> None:
             Exposed(Live(Watch()), "127.0.0.1", taken.getsockname()[1])
 
 
+def test_a_page_that_other_machines_can_reach_says_so_and_is_there_while_the_run_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plain = {"metrics_port": 0, "metrics_host": "0.0.0.0", "scrape": False}
+    spec = specs.decode({**ONE, "telemetry": plain, "endpoint": {"url": "http://127.0.0.1:1/v1"}})
+    with Beside(spec, Watch()) as beside:
+        assert beside.exposed is not None
+        port = beside.exposed.url.rpartition(":")[2]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=5) as answer:
+            assert "agentload_agents 0.0" in answer.read().decode()
+    with pytest.raises(OSError):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=5)
+
+    assert "can be reached from other machines" in capsys.readouterr().err
+
+
 def test_a_run_with_workers_is_on_the_masters_page_while_it_goes_on(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -119,6 +138,7 @@ def test_a_run_with_workers_is_on_the_masters_page_while_it_goes_on(tmp_path: Pa
     assert 0 < total(found, "agentload_calls_total") <= summary["run"]["calls"]
     assert 0 < total(found, "agentload_tokens_total") <= summary["tokens"]["total"]
     assert total(found, "agentload_ttft_seconds_count", archetype="chat") > 0
+    assert summary["server"]["pages"][0]["read"] > 2  # the master reads, for all of them
 
 
 @functools.cache

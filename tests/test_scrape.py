@@ -224,6 +224,8 @@ def test_pages_with_passwords_or_of_other_kinds_are_refused_before_anything_is_s
     for url, said in (("http://me:pw@host/metrics", "password"), ("host:9400", "http://")):
         with pytest.raises(BadInput, match=said):
             resolve(None, {"metrics_url": [url]})
+    with pytest.raises(BadInput, match="ca_file"):
+        pages(resolve(None, {"url": "https://host/v1", "ca_file": "/nowhere.pem"}))
     with pytest.raises(BadInput, match="metrics_port"):
         resolve(None, {"metrics_host": "0.0.0.0"})
 

@@ -61,18 +61,22 @@ class Beside:
         """The last record was made: wait, for some seconds at most, until servers' counters stand still and everybody
         has been told."""
         self.scraper.settle()
-        for tap in self.taps:
-            tap.close()
-        if self.traces is not None:
-            self.sent = self.traces.close() | {"dropped": sum(tap.dropped for tap in self.taps)}
-            self.traces = None
+        self._close()
 
     def __exit__(self, *_: object) -> None:
         self.scraper.__exit__()
-        if self.traces is not None:
-            self.traces.close()
+        self._close()
         if self.exposed is not None:
             self.exposed.close()
+
+    def _close(self) -> None:
+        """Hand on what is left, and see the exporting process off; once."""
+        for tap in self.taps:
+            tap.close()
+        self.watch.taps.clear()
+        if self.traces is not None:
+            self.sent = self.traces.close() | {"dropped": sum(tap.dropped for tap in self.taps)}
+            self.traces = None
 
     def describe(self) -> dict[str, Any]:
         """What came of it, for the run's header."""

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from msgspec import structs
 
+from agentload.errors import BadInput
 from agentload.fetch import answered
 from agentload.spec import Spec
 from agents.endpoint import Endpoint
@@ -47,7 +48,7 @@ class Lines(Protocol):
 
 
 class Page:
-    """One page of metrics: where it is, and what became of reading it."""
+    """One page of metrics: where it is, and what became of reading it. BadInput where its ca_file cannot be read."""
 
     def __init__(self, urls: list[str], endpoint: Endpoint | None = None) -> None:
         self.urls = urls  # the first that has metrics is the one
@@ -56,7 +57,10 @@ class Page:
         if endpoint is not None:  # the key goes where it belongs, and nowhere else
             self.headers = headers(endpoint) | PLAIN
         if any(url.startswith("https://") for url in urls):
-            self.tls = trusted(endpoint or Endpoint())
+            try:
+                self.tls = trusted(endpoint or Endpoint())
+            except ValueError as error:
+                raise BadInput(str(error)) from None
         self.tried = threading.Event()
         self.absent = False  # there is no such page
         self.quiet = False  # two readings in a row said the same, and that nothing is running
