@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from agentload import completion
 from agentload.errors import BadInput, Failed
 from agentload.terminal import say, warn
 
@@ -73,14 +74,22 @@ Api = Annotated[str | None, typer.Option(help="chat (the default), responses or 
 CaFile = Annotated[str | None, typer.Option(help="PEM file of the authorities to trust for https.")]
 SessionHeader = Annotated[str | None, typer.Option(help="Header to carry the session, for session-affine routers.")]
 ClientName = Annotated[str | None, typer.Option(help="wire (fast, our own) or sdk (the stock openai client).")]
-Archetypes = Annotated[list[str] | None, typer.Option(help="NAME or NAME=WEIGHT; repeat for a mix.")]
+Archetypes = Annotated[
+    list[str] | None,
+    typer.Option(help="NAME or NAME=WEIGHT; repeat for a mix.", autocompletion=completion.archetypes),
+]
 OwnAgents = Annotated[
     list[str] | None, typer.Option(help="FILE.py:FUNCTION, an agent of your own, or …=WEIGHT; repeat for a mix.")
 ]
 Mode = Annotated[str | None, typer.Option(help="sized (lengths are drawn) or live (the model decides).")]
 Agents = Annotated[int | None, typer.Option(help="Closed loop: hold this many agents.")]
 Rate = Annotated[float | None, typer.Option(help="Open loop: sessions per second.")]
-ProfileName = Annotated[str | None, typer.Option(help="Load profile by name: held, poisson, ramp, spike, hawkes, …")]
+ProfileName = Annotated[
+    str | None,
+    typer.Option(
+        help="Load profile by name: held, poisson, ramp, spike, hawkes, …", autocompletion=completion.profiles
+    ),
+]
 Duration = Annotated[float | None, typer.Option(help="Seconds after which no session starts.")]
 Warmup = Annotated[float | None, typer.Option(help="Seconds at the start that are not counted.")]
 Drain = Annotated[float | None, typer.Option(help="Seconds that running sessions may go on after that.")]
@@ -95,7 +104,11 @@ MaxTokens = Annotated[int | None, typer.Option(help="Stop cleanly after this man
 MaxCost = Annotated[float | None, typer.Option(help="Stop cleanly when the run has cost this much, in USD.")]
 MaxErrorRate = Annotated[float | None, typer.Option(help="Stop cleanly when this share of calls fails.")]
 Slo = Annotated[
-    list[str] | None, typer.Option(help="Promise to judge the run by, as in ttft_p95=2.0; repeat. Broken: exit code 1.")
+    list[str] | None,
+    typer.Option(
+        help="Promise to judge the run by, as in ttft_p95=2.0; repeat. Broken: exit code 1.",
+        autocompletion=completion.promises,
+    ),
 ]
 Junit = Annotated[Path | None, typer.Option(help="Write what came of the promises there, as JUnit XML.")]
 Markdown = Annotated[Path | None, typer.Option(help="Write it there as Markdown, for a pull request's comment.")]
@@ -303,8 +316,14 @@ CAPACITY = (
 @app.command()
 def capacity(
     spec: SpecFile = None,
-    slo: Annotated[list[str] | None, typer.Option(help="NAME=LIMIT, as in ttft_p95=2.0; repeat.")] = None,
-    tiers: Annotated[str | None, typer.Option(help="A published set: aa-deepseek-v4-pro, aa-gpt-oss-120b, …")] = None,
+    slo: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=LIMIT, as in ttft_p95=2.0; repeat.", autocompletion=completion.promises),
+    ] = None,
+    tiers: Annotated[
+        str | None,
+        typer.Option(help="A published set: aa-deepseek-v4-pro, aa-gpt-oss-120b, …", autocompletion=completion.tiers),
+    ] = None,
     url: Url = None,
     model: Model = None,
     api: Api = None,
@@ -648,7 +667,11 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on (127.0.0.1).")] = None,
     model: Annotated[str | None, typer.Option(help="Name of the model it serves (box).")] = None,
     preset: Annotated[
-        str | None, typer.Option(help="Step-time preset, which model on which accelerators: a name, or a TOML file.")
+        str | None,
+        typer.Option(
+            help="Step-time preset, which model on which accelerators: a name, or a TOML file.",
+            autocompletion=completion.presets,
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Decides what the synthetic model says.")] = None,
     sigma: Annotated[float | None, typer.Option(help="Noise of a step's time (0.05); 0 makes it exact.")] = None,

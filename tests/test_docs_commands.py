@@ -128,3 +128,22 @@ def test_every_shell_can_complete_our_commands(shell: str) -> None:
 
     assert ended.exit_code == 0
     assert "_AGENTLOAD_COMPLETE" in ended.output
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("agentload cap", "capacity"),
+        ("agentload run --arche", "--archetype"),
+        ("agentload run --archetype cod", "coder\ncoder-churn"),
+        ("agentload simulate --profile ha", "hawkes"),
+        ("agentload run --slo ttft", "ttft_p95="),
+        ("agentload serve --preset deep", "deepseek-r1-8xh200"),
+    ],
+)
+def test_the_shell_is_offered_names_and_values(typed: str, offered: str) -> None:
+    asked = {"_AGENTLOAD_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+
+    ended = CliRunner().invoke(app, [], prog_name="agentload", env=asked)
+
+    assert ended.output.strip() == offered
