@@ -14,6 +14,9 @@ from collectors.vocabulary import SOURCES, WORDS
 FRESH = 3.0
 """Readings that one stands for: one or two in a row may fail."""
 
+GUESS = 1.1
+"""How far our own count of a call may be from the server's: within a tenth, nobody else is suspected."""
+
 COUNTED = {"prompt_tokens": "input", "cached_tokens": "cached input", "generation_tokens": "output"}
 """Counters that the ledger is held against, and what the ledger calls them."""
 
@@ -211,13 +214,12 @@ def said(difference: int, reasons: list[str]) -> str:
 def causes(run: Run, found: list[Reading], word: str, difference: int) -> Iterator[str]:
     """What is known that may have made a difference; nothing for none."""
     untold = run.calls.where(run.calls.usage != "server")
-    size = {"prompt_tokens": untold.input_tokens, "generation_tokens": untold.output_tokens}.get(word)
-    about = None if size is None else int(size.sum())
+    about = int((untold.output_tokens if word == "generation_tokens" else untold.input_tokens).sum())
     if difference > 0:
         if len(untold):
             what = f"{len(untold):,} calls of this run whose usage never came (cancelled, failed"
-            yield f"{what}; by our own count {about:,} tokens)" if about is not None else f"{what})"
-        if difference != about:
+            yield f"{what})" if word == "cached_tokens" else f"{what}; by our own count {about:,} tokens)"
+        if difference > about * GUESS:
             yield "other clients"
     elif difference < 0:
         if fallen := resets(found):

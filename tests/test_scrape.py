@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import uvloop
 
+from agentload import spec as specs
 from agentload.box.options import BoxOptions
 from agentload.box.serve import BoxProcess
 from agentload.commands import resolve
@@ -20,7 +21,6 @@ from agentload.errors import BadInput
 from agentload.realtime import run
 from agentload.screen import Watch
 from agentload.telemetry.scrape import LIMIT, Page, Scraper, pages, parse
-from agents.endpoint import Endpoint
 from collectors.load import Run, load_run
 from collectors.metrics import send_lag
 from collectors.records import Sample
@@ -184,17 +184,31 @@ def test_an_endpoint_without_metrics_is_asked_at_both_places_and_then_left_alone
 
 def test_the_key_goes_to_the_endpoint_and_to_no_other_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-    heard: list[str | None] = []
+    heard: list[tuple[str, str | None]] = []
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
-        heard.append(handler.headers["Authorization"])
+        heard.append((handler.path, handler.headers["Authorization"]))
         saying(VLLM)(handler)
 
-    with serving(answer) as root:
-        for page in (Page([f"{root}/metrics"], Endpoint(url=f"{root}/v1")), Page([f"{root}/metrics"])):
-            told(page)
+    with serving(answer) as home, serving(answer) as other:
+        for named in (f"{other}/metrics", f"{home}/own"):
+            for page in pages(resolve(None, {"url": f"{home}/v1", "metrics_url": [named]})):
+                told(page)
 
-    assert heard == ["Bearer sk-secret", None]
+    key = "Bearer sk-secret"
+    assert heard == [("/metrics", None), ("/metrics", key), ("/own", key), ("/metrics", key)]
+
+
+def test_several_endpoints_have_a_page_each_and_one_that_is_named_is_read_once() -> None:
+    plain = {
+        "urls": {"http://a:1/v1": 1.0, "http://b:2/v1/": 1.0},
+        "telemetry": {"metrics_urls": ["http://b:2/metrics"]},
+    }
+    spec = specs.decode({"profile": {"type": "held", "agents": 1}, "population": [{"archetype": "chat"}], "sessions": 1}
+                        | plain)  # fmt: skip
+
+    assert [page.urls for page in pages(spec)] == [
+        ["http://b:2/metrics"], ["http://a:1/metrics", "http://a:1/prometheus/metrics"]]  # fmt: skip
 
 
 def test_what_is_read_before_the_clock_lies_before_zero_and_counters_are_waited_for() -> None:

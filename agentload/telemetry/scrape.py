@@ -50,9 +50,9 @@ class Lines(Protocol):
 class Page:
     """One page of metrics: where it is, and what became of reading it. BadInput where its ca_file cannot be read."""
 
-    def __init__(self, urls: list[str], endpoint: Endpoint | None = None) -> None:
+    def __init__(self, urls: list[str], endpoint: Endpoint | None = None, *, certain: bool = True) -> None:
         self.urls = urls  # the first that has metrics is the one
-        self.certain = endpoint is None  # named by the user; else looked for
+        self.certain = certain  # that there is one: named by the user, or found
         self.headers, self.tls = dict(PLAIN), None
         if endpoint is not None:  # the key goes where it belongs, and nowhere else
             self.headers = headers(endpoint) | PLAIN
@@ -236,13 +236,21 @@ class Scraper:
 
 def pages(spec: Spec) -> list[Page]:
     """The pages that a spec names, and those that its endpoints may have."""
-    found = [Page([url]) for url in spec.telemetry.metrics_urls]
-    if spec.telemetry.scrape:
-        for url in spec.urls or [spec.endpoint.url]:
-            parts = urllib.parse.urlsplit(url)
-            if parts.query or parts.username or parts.password:  # Azure, and who needs a password: no such page
-                continue
-            root = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/').removesuffix('/v1')}"
-            candidates = [root + path for path in PATHS if root + path not in spec.telemetry.metrics_urls]
-            found.append(Page(candidates, structs.replace(spec.endpoint, url=url)))
+    named, endpoint = spec.telemetry.metrics_urls, spec.endpoint
+    homes = {urllib.parse.urlsplit(url)[:2] for url in spec.urls or [endpoint.url]}
+    found = [Page([url], endpoint if urllib.parse.urlsplit(url)[:2] in homes else None) for url in named]
+    for root in roots(spec) if spec.telemetry.scrape else ():
+        candidates = [root + path for path in PATHS if root + path not in named]
+        if len(candidates) == len(PATHS):  # else it is named already
+            found.append(Page(candidates, endpoint, certain=False))
+    return found
+
+
+def roots(spec: Spec) -> dict[str, None]:
+    """What comes before /v1 in the endpoints' URLs."""
+    found: dict[str, None] = {}
+    for url in spec.urls or [spec.endpoint.url]:
+        parts = urllib.parse.urlsplit(url)
+        if not (parts.query or parts.username or parts.password):  # Azure, and who needs a password: no such page
+            found[f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/').removesuffix('/v1')}"] = None
     return found
