@@ -84,8 +84,15 @@ def record(options: Options, ready: Callable[[str], None]) -> str:
         with private(log_path) as file, private(text_path if options.text else Path(os.devnull)) as text:
             log = uvloop.run(serve(options, ready, file, text if options.text else None))
     except OSError as error:
-        raise BadInput(f"cannot record at {options.host}:{options.port}: {error.strerror or error}") from None
-    sessions = own.save(calls.read(Source(log_path, Complaints())), out, own.Header(own.VERSION, "", "recording"))
+        raise BadInput(
+            f"cannot record at {options.host}:{options.port} to {str(log_path)!r}: {error.strerror}"
+        ) from None
+    try:
+        sessions = own.save(calls.read(Source(log_path, Complaints())), out, own.Header(own.VERSION, "", "recording"))
+    except OSError as error:
+        raise BadInput(
+            f"{str(out)!r} cannot be written: {error.strerror}; all calls are in {str(log_path)!r}"
+        ) from None
     out.chmod(0o600)
     log_path.unlink()
     estimated = f", {log.estimated:,} of them with estimated sizes" if log.estimated else ""
