@@ -36,13 +36,14 @@ class Client:
         session: str = "",
         end: float = 0.0,
         counted: bool = True,
+        reply: str = "a",
         **body: Any,
     ) -> None:
         field = "messages" if self.api != "responses" else "input"
         request = json.dumps({field: messages, **body}).encode()
         called = tuple(ToolCall(name, "{}", f"call-{name}") for name in tools)
-        reply = Reply("ok", "a", tool_calls=called, input_tokens=len(request) // 4, output_tokens=10)
-        heard = Heard(reply, 0, counted, body.get("id", ""))
+        answer = Reply("ok", reply, tool_calls=called, input_tokens=len(request) // 4, output_tokens=10)
+        heard = Heard(answer, 0, counted, body.get("id", ""))
         self.log.answered(Times(begin, end or begin + 1.0), prompt_of(self.api, request), heard, session)
 
     def sessions(self, folder: Path) -> list[Session]:
@@ -100,6 +101,24 @@ def test_the_same_task_asked_again_and_other_tasks_are_sessions_of_their_own(tmp
     kept = [step.input for step in found[3].root.steps if isinstance(step, Call)]
     alone, together = (analyse(sessions).hit for sessions in ([found[3]], found))
     assert kept and alone == 0.0 and together is not None and together > 0.5  # the system prompt is shared
+
+
+def test_sessions_that_begin_alike_are_told_apart_by_what_was_answered(tmp_path: Path) -> None:
+    client = Client()
+    task = [SYSTEM, user("Count to three.")]
+    for i, (reply, tools) in enumerate((("one", ()), ("two", ()), ("", ("sh",)), ("", ("ls",)))):
+        client.call(i / 10, task, reply=reply, tools=tools)
+    second = {0: [said("one"), user("go on")], 2: [said(""), result("sh", "1" * 99)],
+              1: [said(" two\n"), user("go on " * 40)], 3: [said(""), result("ls", "2" * 500)]}  # fmt: skip
+    for i, turns in second.items():
+        client.call(3.0 + i, [*task, *turns])
+    found = client.sessions(tmp_path)
+    lines = [msgspec.json.decode(line, type=Line) for line in client.file.getvalue().splitlines()[1:]]
+
+    ends = [session.root.steps[-1] for session in found]
+    assert len({line.input for line in lines[4:]}) == 4
+    assert [lines[4 + list(second).index(i)].input for i in range(4)] == [
+        call.input for call in ends if isinstance(call, Call)]  # fmt: skip
 
 
 def test_a_conversation_that_goes_two_ways_at_once_has_a_sub_agent(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ class Turn(NamedTuple):
     data: bytes
     kind: str = "head"  # "head", "user", "assistant", "tool"
     results: tuple[tuple[str, int], ...] = ()  # of "tool": the call that each answers, and its bytes
+    text: str = ""  # of "assistant": what was said
 
 
 class Prompt(NamedTuple):
@@ -58,11 +59,12 @@ class Item(Struct):
 
 
 class Block(Struct):
-    """A block of an Anthropic message."""
+    """A block of content: of an Anthropic message, or of any API's text."""
 
     type: str | None = None
     tool_use_id: str | None = None
     content: Raw = Raw(b"null")
+    text: str | None = None
 
 
 def path_of(path: str) -> str:
@@ -114,7 +116,14 @@ def turn_of(data: bytes) -> Turn:
         found = [(b.tool_use_id or "", len(b.content)) for b in blocks if b.type == "tool_result"]
         if found:
             return Turn(data, "tool", tuple(found))
-    return Turn(data, {"user": "user", "system": "head", "developer": "head"}.get(item.role or "", "assistant"))
+    kind = {"user": "user", "system": "head", "developer": "head"}.get(item.role or "", "assistant")
+    return Turn(data, kind, text=words(item.content) if kind == "assistant" else "")
+
+
+def words(content: Raw) -> str:
+    """The text of a message's content: a string, or blocks of which some are text."""
+    found = msgspec.json.decode(content, type=str | list[Block] | None)
+    return "".join(block.text or "" for block in found) if isinstance(found, list) else found or ""
 
 
 class Heard(NamedTuple):

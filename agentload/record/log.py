@@ -85,6 +85,8 @@ class Log:
                 tools=[(self.name(call.id), call.name[:200]) for call in reply.tool_calls],
                 results=[(self.name(id), round(size * rate)) for turn in fresh for id, size in turn.results],
                 person=bool(fresh) and fresh[-1].kind == "user",
+                said=self.name(reply.text.strip()),
+                goes_on=self.name(next((turn.text.strip() for turn in reversed(fresh) if turn.text), "")),
             )
         )
         if heard.id:

@@ -49,6 +49,8 @@ class Line(Struct, frozen=True, omit_defaults=True):
     tools: list[tuple[Text, Text]] = []  # that the reply asks for: an id, hashed, and the name
     results: list[tuple[Text, Tokens]] = []  # that the prompt brings: the id they answer, and their size
     person: bool = False  # the prompt ends in what a user said
+    said: Text = ""  # the text of the reply, hashed
+    goes_on: Text = ""  # the text of the last reply in the prompt, likewise
 
     @property
     def last(self) -> int:
@@ -141,10 +143,12 @@ class Grouper:
         """The agent, free at the time, whose whole last prompt the line begins with; the longest such prompt."""
         at = line.after if line.new else self.spots[line.after].before
         while at:
-            for place in reversed(self.ends.get(at, [])):
-                if place[1].free(line.begin) and line.session in ("", place[0].name):
-                    self.ends[at].remove(place)
-                    return place
+            free = [place for place in self.ends.get(at, [])
+                    if place[1].free(line.begin) and line.session in ("", place[0].name)]  # fmt: skip
+            if free:
+                place = max(free, key=lambda place: answers(line, place[1].lines[-1]))
+                self.ends[at].remove(place)
+                return place
             at = self.spots[at].before
         return None
 
@@ -210,6 +214,12 @@ class Grouper:
             for child in thread.children
         ]
         return Agent(tuple(steps_of(made, born)))
+
+
+def answers(line: Line, before: Line) -> tuple[bool, bool]:
+    """How surely a prompt goes on from a reply: it answers its tools, it repeats its text."""
+    tools = {id for id, _ in before.tools} & {id for id, _ in line.results}
+    return bool(tools), bool(before.said) and before.said == line.goes_on
 
 
 def read(source: Source) -> Iterator[Session]:
