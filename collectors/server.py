@@ -15,7 +15,7 @@ FRESH = 3.0
 """Readings that one stands for: one or two in a row may fail."""
 
 GUESS = 1.1
-"""How far our own count of a call may be from the server's: within a tenth, nobody else is suspected."""
+"""How far our own count of a call may be below the server's: within a tenth, nobody else is suspected."""
 
 COUNTED = {"prompt_tokens": "input", "cached_tokens": "cached input", "generation_tokens": "output"}
 """Counters that the ledger is held against, and what the ledger calls them."""
@@ -214,11 +214,13 @@ def said(difference: int, reasons: list[str]) -> str:
 def causes(run: Run, found: list[Reading], word: str, difference: int) -> Iterator[str]:
     """What is known that may have made a difference; nothing for none."""
     untold = run.calls.where(run.calls.usage != "server")
-    about = int((untold.output_tokens if word == "generation_tokens" else untold.input_tokens).sum())
+    side = "output" if word == "generation_tokens" else "input"
+    most = np.fmax(getattr(untold, f"{side}_tokens"), getattr(untold, f"wanted_{side}_tokens"))  # NaN: nothing wanted
+    about = int(most.sum())
     if difference > 0:
         if len(untold):
             what = f"{len(untold):,} calls of this run whose usage never came (cancelled, failed"
-            yield f"{what})" if word == "cached_tokens" else f"{what}; by our own count {about:,} tokens)"
+            yield f"{what})" if word == "cached_tokens" else f"{what}; by our own count up to {about:,} tokens)"
         if difference > about * GUESS:
             yield "other clients"
     elif difference < 0:

@@ -76,9 +76,9 @@ CALLS = (
     [
         ((0, 200), "equal to the token"),
         ((0, 320), "the server counted 120 more: 1 calls of this run whose usage never came (cancelled, failed; by our "
-                   "own count 7 tokens); other clients"),
+                   "own count up to 7 tokens); other clients"),
         ((0, 207), "the server counted 7 more: 1 calls of this run whose usage never came (cancelled, failed; by our "
-                   "own count 7 tokens)"),
+                   "own count up to 7 tokens)"),
         ((0, 900, 100), "other clients"),
         ((500, 600, 50), "the server counted 50 fewer: 1 restarts: what was counted after the last reading before them "
                          "is lost"),
