@@ -43,7 +43,7 @@ def rehearsed(plan: Plan, name: str) -> Totals:
     chats: list[Chat] = []
     made = Totals(SESSIONS)
     for rng in np.random.default_rng(plan.spec.seed).spawn(SESSIONS):
-        made.seconds += rehearse(plan.make(name, rng), chats).seconds
+        made.seconds += rehearse(plan.make(name, rng), chats, plan.spec.max_agents_per_session).seconds
     made.calls = len(chats)
     made.input = sum(chat.wanted_input or 0 for chat in chats)
     made.output = sum(chat.max_tokens for chat in chats)

@@ -20,8 +20,10 @@ class Rehearsed(NamedTuple):
     seconds: float
 
 
-def rehearse(agent: Agent, sums: list[Chat]) -> Rehearsed:
-    """Run one agent in no time; its model calls, and those of its sub-agents, are added to `sums`."""
+def rehearse(agent: Agent, sums: list[Chat], most: int = 1_000, family: list[int] | None = None) -> Rehearsed:
+    """Run one agent in no time; its model calls, and those of its sub-agents, are added to `sums`. Its session has at
+    most `most` agents, and `family` counts them."""
+    family = [1] if family is None else family
     answer: Any = None
     chats: list[Chat] = []
     children: list[Rehearsed] = []  # with when they ended, by their parent's clock
@@ -44,7 +46,7 @@ def rehearse(agent: Agent, sums: list[Chat]) -> Rehearsed:
             case Note():
                 answer = None
             case Spawn():
-                started = [rehearse(child, sums) for child in ask.agents]
+                started = [born(child, sums, most, family) for child in ask.agents]
                 started = [child._replace(seconds=seconds + child.seconds) for child in started]
                 children += started
                 seconds = max([seconds, *sorted(child.seconds for child in started)[: ask.wait]])
@@ -56,6 +58,14 @@ def rehearse(agent: Agent, sums: list[Chat]) -> Rehearsed:
             case _:
                 answer = [ToolResult(call.tokens) for call in ask]
                 seconds += max((call.seconds for call in ask), default=0.0)
+
+
+def born(child: Agent, sums: list[Chat], most: int, family: list[int]) -> Rehearsed:
+    """A sub-agent's run, if its session may have one more agent."""
+    if family[0] >= most:
+        return Rehearsed(Outcome("refused"), [], 0.0)
+    family[0] += 1
+    return rehearse(child, sums, most, family)
 
 
 def obeyed(chat: Chat) -> Reply:

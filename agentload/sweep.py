@@ -18,6 +18,7 @@ from agentload.accelerator import cluster_of, seconds_per_token
 from agentload.capacity import perform
 from agentload.errors import BadInput
 from agentload.spec import Group, Spec, decode, encode
+from agents.own import called
 from collectors import health
 from collectors.load import Run, load_run
 from collectors.points import Point, measure
@@ -122,9 +123,9 @@ def series_of(spec: Spec, options: Options) -> dict[str, list[Group]]:
         machines = [group for group in spec.population if group.archetype != PEOPLE]
         if not machines:
             raise BadInput(f"a sweep of the share of agents needs an archetype that is not {PEOPLE!r}")
-        return {f"{group.archetype} and {PEOPLE}": [group] for group in machines}
+        return {f"{called(group.archetype)} and {PEOPLE}": [group] for group in machines}
     if options.alone and not spec.tenants:
-        return {group.archetype: [structs.replace(group, weight=1.0)] for group in spec.population}
+        return {called(group.archetype): [structs.replace(group, weight=1.0)] for group in spec.population}
     return {"mix": spec.population}
 
 

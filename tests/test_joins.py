@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from msgspec import structs
 
+from agentload.expect import expect
 from agentload.rehearse import mid_session, rehearse
+from agentload.spec import decode
 from agents.archetypes import CODER, FIXED, Archetype
 from agents.chain import Agent, Chain, Chat, Join, Outcome, Reply, Spawn, ToolCall, ToolResult, Wait
 from agents.draws import Dice
@@ -163,6 +165,15 @@ def test_a_session_has_no_more_agents_than_it_may(tmp_path: Path) -> None:
     assert s.children.sum() == 3 * 49
     assert s.refused.sum() == 3 * (2 * 50 - 49)
     assert set(s.outcome.tolist()) == {"done"}
+
+
+def test_what_to_expect_of_agents_without_end_is_said_at_once() -> None:
+    lead = {"base": "fixed", "steps": 2, "children": 2, "child": "lead", "depth": 40}
+    plain = {"population": [{"archetype": "lead"}], "archetypes": {"lead": lead}, "max_agents_per_session": 8}
+    expected = expect(decode(plain | {"sessions": 3, "profile": {"type": "held", "agents": 1}}), ROOM)
+
+    assert expected is not None
+    assert (expected["sessions"], expected["calls"]) == (3, 3 * 8 * 2)
 
 
 def test_the_limit_on_agents_holds_in_real_time_too() -> None:

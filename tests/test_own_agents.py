@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from agentload import commands
 from agentload.errors import BadInput
 from agentload.simulation import simulate
+from agentload.sweep import Options, read, sweep
 from agents.chain import Agent, Chat, Outcome, ToolCall, ToolResult, Wait
 from agents.own import load, own
 from collectors.load import load_run
@@ -199,6 +201,19 @@ def test_an_agent_of_ones_own_that_is_not_there_is_named_before_anything_is_sent
         commands.resolve(None, {"agent": ["none.py:it"], "agents": 2})
     with pytest.raises(BadInput, match="agents of your own begin at their beginning"):
         virtual(tmp_path, population=[{"archetype": f"{EXAMPLE}:triage"}], begin="mid-session", sessions=1)
+
+
+def test_agents_of_ones_own_can_be_swept(tmp_path: Path) -> None:
+    spec = commands.resolve(None, {"agent": [f"{EXAMPLE}:triage"], "agents": 2, "seed": 1})
+    options = Options(values=(1, 4), measure=30.0, repeats=1, simulate=True)
+    folder, code = sweep(spec, tmp_path, options)
+    one, four = read(folder).points
+
+    assert code == 0
+    assert one.series == four.series == "triage"
+    assert four.tokens.value > 2 * one.tokens.value
+    with pytest.raises(BadInput, match="agents of your own have none"):
+        sweep(spec, tmp_path, structs.replace(options, axis="steps"))
 
 
 def test_a_dry_run_of_ones_own_agents_prints_a_spec(capsys: pytest.CaptureFixture[str]) -> None:
