@@ -16,6 +16,7 @@ from collectors.humans import SessionTable, joined, session_table
 from collectors.load import load_run
 from collectors.steady import CannotSay
 from collectors.store import write_file
+from collectors.study import inside
 
 
 def read(path: Path | None = None, changes: dict[str, Any] | None = None) -> Forecast:
@@ -44,7 +45,7 @@ def measured(folders: list[Path]) -> SessionTable:
             census = read_sweep(folder).census.values()
             if not census:
                 raise BadInput(f"the sweep {str(folder)!r} has no whole sessions; sweep with --census")
-            runs = [load_run(folder / name) for name in census]
+            runs = [load_run(inside(folder, name)) for name in census]
         else:
             try:
                 runs = [load_run(folder)]

@@ -6,6 +6,7 @@ import datetime
 import gc
 import os
 import platform
+import re
 import resource
 import signal
 import threading
@@ -269,12 +270,17 @@ def machine_seconds() -> tuple[float, float]:
     return float(sum(ticks) - ticks[3] - ticks[4]), float(sum(ticks))  # idle and waiting for disks are not busy
 
 
+UNFIT = re.compile(r"[^\w.,=+-]+")
+"""What a name in a spec may have and a folder's may not: slashes first of all."""
+
+
 def make_folder(spec: Spec, out: Path) -> Path:
     """A new folder for the records, named by its start."""
     started = datetime.datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
     name = spec.name or "-".join(dict.fromkeys(called(group.archetype) for group in spec.population))
+    plain = UNFIT.sub("-", name)[:60]
     for suffix in ("", *(f"-{n}" for n in range(2, 100))):
-        folder = out / f"{started}-{name[:60]}{suffix}"
+        folder = out / f"{started}-{plain}{suffix}"
         try:
             folder.mkdir(parents=True)
         except FileExistsError:

@@ -1,5 +1,7 @@
 """A load profile as a page, to look at before anything is sent."""
 
+from html import escape
+
 import numpy as np
 
 from agentload.spec import Spec
@@ -33,7 +35,7 @@ def chart(spec: Spec, duration: float) -> str:
             "yaxis": {"title": {"text": "agents" if closed else "sessions per second"}, "rangemode": "tozero"},
         },
     }
-    counted = ", ".join(f"{name} {start:g}–{stop or np.inf:g} s" for name, start, stop, _ in spec.windows())
+    counted = ", ".join(f"{escape(name)} {start:g}–{stop or np.inf:g} s" for name, start, stop, _ in spec.windows())
     says = (
         f"Population: at most {values.max():.0f} agents, {values.mean():.3g} on average."
         if closed

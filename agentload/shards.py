@@ -100,6 +100,7 @@ def check(spec: Spec, count: int) -> None:
         "box.queued": box.queued is not None,
         "box.quota": box.quota.requests is not None or box.quota.tokens is not None,
         "limits.tokens (--max-tokens)": spec.limits.tokens is not None,
+        "limits.cost (--max-cost)": spec.limits.cost is not None,
         "limits.error_rate (--max-error-rate)": spec.limits.error_rate is not None,
     }
     for name, given in shared.items():

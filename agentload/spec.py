@@ -1,5 +1,6 @@
 """The spec: what to run, as one frozen struct. TOML and command-line flags become it, and it becomes TOML again."""
 
+import errno
 import math
 import re
 import tomllib
@@ -27,6 +28,9 @@ from collectors.slo import Tier, from_table
 from loadprofiles import Profile, load
 
 Count = Annotated[int, Meta(ge=1)]
+
+MAX_FILE = 64 * 2**20
+"""Bytes of a spec, of recorded arrivals, of assumptions or prices."""
 
 
 class Group(Struct, frozen=True, forbid_unknown_fields=True):
@@ -279,13 +283,22 @@ def changed(name: str, base: Archetype, fields: dict[str, Any]) -> Archetype:
 def read(path: Path, what: str = "spec") -> dict[str, Any]:
     """A TOML file as plain values."""
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(read_text(path))
     except FileNotFoundError:
         raise BadInput(f"{what} {str(path)!r} does not exist; name a TOML file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{what} {str(path)!r} cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{what} {str(path)!r} is not TOML: {error}") from None
+
+
+def read_text(path: Path) -> str:
+    """The text of a file that a person wrote. OSError where it cannot be read, or is larger than any such is."""
+    with path.open("rb") as file:
+        content = file.read(MAX_FILE + 1)
+    if len(content) > MAX_FILE:
+        raise OSError(errno.EFBIG, f"it has more than {MAX_FILE >> 20} MiB", str(path))
+    return content.decode()
 
 
 def with_preset(box: dict[str, Any]) -> dict[str, Any]:
@@ -306,7 +319,7 @@ def decode(plain: dict[str, Any], source: str = "spec") -> Spec:
             plain["box"] = with_preset(plain["box"])
         spec = msgspec.convert(plain, Spec)
         if not isinstance(spec.profile, Traced):
-            spec = msgspec.structs.replace(spec, profile=load(spec.profile, lambda name: Path(name).read_text()))
+            spec = msgspec.structs.replace(spec, profile=load(spec.profile, lambda name: read_text(Path(name))))
     except OSError as error:
         raise BadInput(
             f"{source}: the load profile's file {error.filename!r} cannot be read: {error.strerror}"

@@ -242,6 +242,7 @@ def write_file(path: Path, content: bytes) -> None:
     """Write `path` whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f".{path.name}.part")
+    half.unlink(missing_ok=True)  # in a stranger's folder it may be a link that leads elsewhere
     half.write_bytes(content)
     half.replace(path)
 
@@ -279,6 +280,7 @@ def write_parquet(folder: Path, name: str, batches: Iterable["pa.RecordBatch"]) 
     import pyarrow.parquet as pq
 
     half, wanted = folder / f".{name}.parquet.part", schema(TABLES[name])
+    half.unlink(missing_ok=True)
     with pq.ParquetWriter(half, wanted, compression="zstd") as writer:
         group: list[pa.RecordBatch] = []
         for batch in batches:

@@ -62,8 +62,15 @@ def load_sweep(folder: Path | str) -> Swept:
               dict.fromkeys(p.series for p in points)}  # fmt: skip
     names = {name: max(found, key=lambda p: p.jobs).runs[0] for name, found in series.items()}
     names |= {name: run for name, run in header["census"].items() if name in series}
-    runs = {name: load_run(folder / run) for name, run in names.items()}
+    runs = {name: load_run(inside(folder, run)) for name, run in names.items()}
     return Swept(folder, header, series, msgspec.convert(header["cluster"], Cluster), runs)
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The run folder of that name in a sweep's folder. ValueError for one that would be elsewhere."""
+    if name in ("", ".", "..") or Path(name).name != name:
+        raise ValueError(f"the sweep in {folder} names {name!r} as a run, which is not in it")
+    return folder / name
 
 
 def attempt(do: Callable[[], Result]) -> Result | str:
