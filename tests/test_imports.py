@@ -37,7 +37,7 @@ def test_packages_import_only_what_the_design_allows(package: str) -> None:
 
 @pytest.mark.parametrize("flag", ["--version", "--help"])
 def test_nothing_heavy_is_imported_before_it_is_needed(flag: str) -> None:
-    heavy = "locust plotly pyarrow scipy openai aiohttp numpy rich uvloop".split()
+    heavy = "locust plotly pyarrow scipy openai aiohttp numpy rich uvloop prometheus_client opentelemetry".split()
     code = (
         "import sys\nsys.argv = ['agentload', sys.argv[1]]\n"
         "from agentload.cli import main\n"

@@ -97,14 +97,15 @@ class Page:
         while self.urls:
             try:
                 with answered(self.url, self.headers, self.tls, PATIENCE) as answer:
-                    figures, anything = read(answer)
+                    lines, anything = read(answer)
                 self.error = "" if anything else f"no metrics there (HTTP {answer.status})"
+                if anything:
+                    self.urls, self.certain = [self.url], True
+                    self.tried.set()  # the figures are in hand: what they say may wait for the parser to be imported
+                    return translate(parse(lines))
             except (OSError, ValueError) as error:
                 self.error = str(error) or type(error).__name__
                 return None
-            if anything:
-                self.urls, self.certain = [self.url], True
-                return translate(figures)
             if self.certain:
                 return None
             if len(self.urls) == 1:
@@ -114,8 +115,9 @@ class Page:
         return None
 
 
-def read(answer: Lines) -> tuple[list[Figure], bool]:
-    """What is understood of a page, and whether it is one of metrics at all. ValueError for one that is too large."""
+def read(answer: Lines) -> tuple[list[bytes], bool]:
+    """The lines of a page that are understood, and whether it is one of metrics at all. ValueError for one that is too
+    large."""
     if not 200 <= answer.status < 300:
         return [], False
     known, end = [], time.perf_counter() + 2 * PATIENCE
@@ -136,7 +138,7 @@ def read(answer: Lines) -> tuple[list[Figure], bool]:
                 known.append(line)
     if name_of(rest) in NAMES:
         known.append(rest)
-    return list(parse(known)), typed or bool(known)
+    return known, typed or bool(known)
 
 
 NAMES = frozenset(name.encode() for name in KNOWN)

@@ -36,6 +36,8 @@ from collectors.load import TABLES
 from collectors.records import STATUSES
 from collectors.report import WORDS
 from collectors.store import schema
+from collectors.vocabulary import SOURCES
+from collectors.vocabulary import WORDS as VOCABULARY
 from loadprofiles import Constant
 
 Struct = type[msgspec.Struct]
@@ -288,6 +290,8 @@ def records() -> str:
             ("column", "type", "what it is"),
             ((f"`{f.name}`", f"{f.type}{', may be null' if f.nullable else ''}", said.get(f.name, "")) for f in arrow),
         )
+    parts += ["", "### Words of server.parquet", ""]
+    parts += table(("word", "unit", "what it is", "where it comes from"), map(word, VOCABULARY))
     parts += ["", "### Statuses of a call", ""]
     parts += table(("status", "what it means"), ((f"`{name}`", what) for name, what in STATUSES.items()))
     for struct in structs_of([Header]):
@@ -295,6 +299,16 @@ def records() -> str:
         parts += ["", f"## {title} {{ #{anchor(struct)} }}", "", *documented(struct), ""]
         parts += table(("field", "type", "what it is"), ((name, kind, said) for name, kind, _, said in rows(struct)))
     return "\n".join(parts) + "\n"
+
+
+def word(name: str) -> tuple[str, str, str, str]:
+    """A word of the servers' vocabulary, with every server's name for it."""
+    found = VOCABULARY[name]
+    sources = [
+        f"`{' or '.join(s.names)}`" + "".join(f" + `{more}`" for more in s.plus) for s in SOURCES if s.word == name
+    ]
+    kind = f"{found.unit}, counter".strip(", ") if found.counter else found.unit
+    return f"`{name}`", kind, found.says, ", ".join(sources) or "the reading itself"
 
 
 # Metrics.
