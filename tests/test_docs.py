@@ -1,6 +1,7 @@
 """What the documents show is true: their specs decode. Their commands have `tests/test_docs_commands.py`."""
 
 import re
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -32,3 +33,14 @@ def test_every_spec_in_the_documents_decodes(text: str) -> None:
 def test_the_example_specs_decode() -> None:
     for file in (HOUSE / "examples").glob("*.toml"):
         specs.decode(specs.read(file), str(file))
+
+
+@pytest.mark.parametrize("page", [HOUSE / "docs" / "python.md"])
+def test_the_python_that_is_shown_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(HOUSE / "tests" / "data" / "run-schema-1", tmp_path / "runs" / "2026-11-23T14-02-11-coder")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+
+    for block in blocks(page, "python"):
+        lines = [line for line in block.splitlines() if "pandas" not in line and "polars" not in line]
+        exec(compile("\n".join(lines), str(page), "exec"), names)  # noqa: S102  # our own page
