@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import accuracy, boxed, contexts, memory, peers, recording, sender, startup, virtual, whole
+from benchmarks import accuracy, boxed, contexts, memory, peers, recording, sender, startup, streamed, virtual, whole
 from benchmarks.rows import Row, machine, to_markdown
 
 
@@ -28,6 +28,7 @@ def main() -> int:
         "sender": lambda: sender.section(given.rounds + 1),
         "whole": lambda: whole.section(given.rounds),
         "accuracy": accuracy.section,
+        "streamed": streamed.section,
         "boxed": lambda: boxed.section(given.rounds + 1),
         "contexts": contexts.section,
         "agents": memory.agents,

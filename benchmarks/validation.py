@@ -79,7 +79,8 @@ def bursts(seconds: float, seeds: int) -> str:
 
 The same comparison where no stagger spreads the first calls. In such a burst a real client does not send in the order
 of the agents: the text of a long prompt takes a moment to make and goes out after the short ones. Virtual time does
-the same (of calls made in one instant the short ones leave first); before it did, TTFT p99 was 57 % too high here.
+the same (of calls made in one instant the short ones leave first); before it did, TTFT p99 was 57 % too high in one of
+these runs.
 
 {verdict(broken)}
 

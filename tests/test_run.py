@@ -125,16 +125,24 @@ def test_both_clients_and_both_loops_give_the_same_sessions_for_a_seed(box: str,
     assert wire != other
 
 
-def test_live_agents_are_driven_by_the_models_tool_calls(box: str, tmp_path: Path) -> None:
-    live = (*MIX, "--mode", "live", "--sessions", "9", "--agents", "9")
-    wire, sdk = (run("--url", box, "--client", client, *live, out=tmp_path / client) for client in ("wire", "sdk"))
+@pytest.mark.parametrize("where", ["box", "vllm"])
+def test_live_agents_are_driven_by_the_models_tool_calls(box: str, tmp_path: Path, where: str) -> None:
+    """The same against the box and against a real vLLM, whose model has a small context."""
+    url = box if where == "box" else f"{VLLM}/v1"
+    if where == "vllm" and not vllm_is_up():
+        pytest.skip(f"no vLLM answers at {VLLM} (model `tiny`, context 8,192)")
+    live = (*MIX, "--url", url, "--mode", "live", "--sessions", "9", "--agents", "9", "--scale", "0.05")
+    before = counters(url.removesuffix("/v1"), *LEDGER)
+    runs = [run("--client", client, *live, out=tmp_path / client) for client in ("wire", "sdk")]
+    counted = counters(url.removesuffix("/v1"), *LEDGER) - before
 
-    for result in (wire, sdk):
+    for result in runs:
         asked = result.calls.tool_calls.sum()
         assert asked > 9
         assert asked == len(result.tools.name)
         assert set(result.sessions.outcome.tolist()) <= {"done", "step_limit"}
-    assert "tool_calls" in set(wire.calls.finish_reason.tolist())
+        assert "tool_calls" in set(result.calls.finish_reason.tolist())
+    assert np.sum([ledger(result) for result in runs], axis=0).tolist() == counted.tolist()
 
 
 def test_not_streaming_gives_the_same_sessions(box: str, tmp_path: Path) -> None:

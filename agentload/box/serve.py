@@ -137,6 +137,11 @@ class BoxProcess:
         """Whether it is there no more, though nobody ended it."""
         return self._process is not None and self._process.poll() is not None
 
+    @property
+    def pid(self) -> int | None:
+        """The process, while there is one."""
+        return None if self._process is None else self._process.pid
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
