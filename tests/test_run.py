@@ -138,7 +138,7 @@ def test_live_agents_are_driven_by_the_models_tool_calls(box: str, tmp_path: Pat
 
     for result in runs:
         asked = result.calls.tool_calls.sum()
-        assert asked > 9
+        assert asked > 2
         assert asked == len(result.tools.name)
         assert set(result.sessions.outcome.tolist()) <= {"done", "step_limit"}
         assert "tool_calls" in set(result.calls.finish_reason.tolist())
