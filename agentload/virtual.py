@@ -3,18 +3,19 @@
 Nobody waits here: a chain that wants something is left alone until the agenda, or the cluster, has its answer.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any
 
 import numpy as np
 
-from agentload.actors import Actor, Deadlines, Joining, back_off, results
+from agentload.actors import Actor, Deadlines, back_off, results
 from agentload.box.cluster import Cluster
 from agentload.box.door import Door
 from agentload.box.options import Faults, Quota
 from agentload.box.protocol import Refused
 from agentload.flights import Flight, Model
+from agentload.kin import bereft, join, spawn
 from agentload.plan import Plan
 from agentload.screen import Watch
 from agentload.session import BREATH, Tally, again
@@ -145,6 +146,8 @@ class World:
             self.record_tools(actor, task)
         if actor.joining is not None:
             actor.tally.join += self.now - actor.joining.start
+        elif actor.outcome is not None:
+            actor.tally.join += self.now - actor.over
         actor.sleep, actor.joining = 0, None
         actor.outcome, actor.over = outcome, self.now
         for child in [child for child in actor.children if isinstance(child, Actor)]:
@@ -246,11 +249,7 @@ class World:
                 actor.tally.note(ask)
                 answer = None
             else:
-                became = (
-                    self.spawn(actor, ask)
-                    if isinstance(ask, Spawn)
-                    else self.join(actor, ask.agents, ask.wait, ask.cancel)
-                )
+                became = spawn(self, actor, ask) if isinstance(ask, Spawn) else join(self, actor, ask)
                 if became is None:
                     return
                 answer, actor.due = became, self.now
@@ -276,42 +275,6 @@ class World:
         actor.due = self.now
         self.resume(actor, answer)
 
-    def spawn(self, actor: Actor, ask: Spawn) -> list[Outcome] | None:
-        """Start sub-agents; what became of them, where that need not be waited for."""
-        tally, first, started = actor.tally, len(actor.children), list[Actor]()
-        for number, agent in enumerate(ask.agents, first):
-            if actor.family[0] >= self.spec.max_agents_per_session:
-                agent.chain.close()
-                tally.refused += 1
-                actor.children.append(Outcome("refused"))
-                continue
-            path = f"{tally.agent}.{number}" if tally.agent else str(number)
-            started.append(self.start(agent, tally.session, path, actor, number))
-            actor.children.append(started[-1])
-        tally.children += len(started)
-        actor.running += len(started)
-        for child in started:
-            self.resume(child, None)
-        return self.join(actor, range(first, len(actor.children)), ask.wait, ask.cancel)
-
-    def join(self, actor: Actor, numbers: Sequence[int], wait: int | None, cancel: bool) -> list[Outcome] | None:
-        """Have an agent wait for sub-agents of its, all if none is named; what became of them, once that is known."""
-        actor.joining = joining = Joining(numbers or range(len(actor.children)), wait, cancel, self.now)
-        joining.left = {n for n in joining.numbers if isinstance(actor.children[n], Actor)}
-        return self.joined(actor, joining)
-
-    def joined(self, actor: Actor, joining: Joining) -> list[Outcome] | None:
-        """What an agent that waits for sub-agents is answered with; None while it has to wait."""
-        if joining.left and (joining.wait is None or sum(actor.became(n).ok for n in joining.numbers) < joining.wait):
-            return None
-        actor.joining = None
-        actor.tally.join += self.now - joining.start
-        for number in sorted(joining.left) if joining.cancel else ():
-            child = actor.children[number]
-            if isinstance(child, Actor):
-                self.cancel(child, Outcome("cancelled"))
-        return [actor.became(number) for number in joining.numbers]
-
     def end(self, actor: Actor, outcome: Outcome) -> None:
         """The chain of an agent is over; the agent is when its sub-agents are."""
         actor.outcome, actor.over = outcome, self.now
@@ -329,19 +292,8 @@ class World:
         actor.parent = None
         if actor.after is not None:
             actor.after(outcome)
-        if parent is None:
-            return
-        parent.children[actor.number] = outcome
-        parent.running -= 1
-        joining = parent.joining
-        if joining is not None:
-            joining.left.discard(actor.number)
-            became = self.joined(parent, joining)
-            if became is not None:
-                parent.due = self.now
-                self.resume(parent, became)
-        elif parent.outcome is not None and not parent.running and parent in self._alive:
-            self.leave(parent)
+        if parent is not None:
+            bereft(self, parent, actor.number, outcome)
 
     def record_tools(self, actor: Actor, calls: list[ToolCall]) -> None:
         """Records of tools called when the agent was due; those not done by now were cut short."""
