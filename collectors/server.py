@@ -105,8 +105,10 @@ def summary(run: Run, seconds: float) -> dict[str, Any] | None:
         return None
     at = np.unique(np.clip(server.time[(server.time >= 0) & (server.time <= seconds)], 0.0, seconds))
     found: dict[str, Any] = {"engine": who, "pages": pages(run), "resets": 0}
-    for word in ("running", "waiting", "kv_usage"):
-        values = level(readings(server, who or "", word), at, WORDS[word].mean)
+    for word, speaker in (
+        ("running", who), ("waiting", who), ("kv_usage", who), ("gpu_usage", "dcgm"), ("gpu_memory", "dcgm"),
+    ):  # fmt: skip
+        values = level(readings(server, speaker or "", word), at, WORDS[word].mean)
         values = values[~np.isnan(values)]
         known = values.size > 0
         found[word] = {"mean": float(values.mean()), "peak": float(values.max())} if known else None

@@ -43,10 +43,12 @@ def figure(run: Run, calls: Columns, seconds: float) -> Figure | None:
          rate(readings(run.server, who, "generation_tokens"), edges)),
         ("output tokens per second", "received", CLIENT, output),
         ("preemptions per second", "preemptions", "#d63f4c", rate(readings(run.server, who, "preemptions"), edges)),
+        ("share of the time that GPUs were busy", "GPUs", POWER,
+         level(readings(run.server, "dcgm", "gpu_usage"), middle, mean=True)),
         ("power of all GPUs, W", "power", POWER, level(readings(run.server, "dcgm", "power"), middle)),
     ]  # fmt: skip
-    empty = {"preemptions per second", "power of all GPUs, W", "share of the KV cache in use"}
-    seen = [line for line in lines if line[0] not in empty or np.nansum(line[3]) > 0]
+    always = {"requests", "output tokens per second"}
+    seen = [line for line in lines if line[0] in always or np.nansum(line[3]) > 0]
     titles = list(dict.fromkeys(line[0] for line in seen))
     data = []
     for title, name, colour, values in seen:
@@ -109,6 +111,10 @@ def rates(found: Summary) -> str:
         ["prefix hit rate, by the usage of answered calls", share(hit["calls"])],
         ["ideal: a cache that kept every chain's past, at least", share(hit["ideal"])],
     ]
+    if busy := found["gpu_usage"]:
+        rows.append(["time that GPUs were busy, on average", share(busy["mean"])])
+    if held := found["gpu_memory"]:
+        rows.append(["memory of all GPUs in use, at most", f"{number(held['peak'])}B"])
     if power := found["energy"]:
         how = {"counters": "by its counters", "power": "power over time", "spec": "as the spec says"}
         rows += [

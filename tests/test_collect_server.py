@@ -132,6 +132,9 @@ def whole() -> Run:
         said("preemptions", 0, 0, 4, 4),
         said("up", 1, 1, 0, 1, who="", series=""),
         said("power", 300, 300, 300, who="dcgm", series="gpu=0"),
+        said("gpu_usage", 0.5, 0.9, 0.7, who="dcgm", series="gpu=0"),
+        said("gpu_usage", 0.5, 0.7, 0.7, who="dcgm", series="gpu=1"),
+        said("gpu_memory", 1e9, 2e9, 2e9, who="dcgm", series="gpu=0"),
         calls=(call(), session()),
     )
 
@@ -143,12 +146,15 @@ def test_summary_text_and_report_say_what_the_server_said() -> None:
 
     assert (found["engine"], found["running"]["peak"], found["waiting"]["peak"]) == ("vllm", 5, 2)
     assert (found["kv_usage"]["peak"], found["preemptions"]) == (0.97, 4)
+    assert found["gpu_usage"] == {"mean": pytest.approx((0.8 + 0.7 + 0.7) / 3), "peak": 0.8}  # at 0, 1 and 2 s
+    assert found["gpu_memory"]["peak"] == 2e9
     assert found["hit_rate"] == {"server": 0.6, "calls": 0.6, "ideal": 0.0}
     assert [(p["url"], p["read"], p["failed"], p["servers"]) for p in found["pages"]] == [
         (PAGE, 3, 1, ["dcgm", "vllm"])
     ]
     assert "up to 5 running, up to 2 waiting, KV cache 97% at most, 4 preemptions, counters equal to the ledger" in text
     assert "What the server said" in html and "equal to the token" in html
+    assert "time that GPUs were busy" in html and "2.00GB" in html
     assert json.loads(msgspec.json.encode(summary)) == summary
 
 
