@@ -23,6 +23,29 @@ WINDOWS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0)
 """Seconds over which arrivals are counted for the index of dispersion."""
 
 
+PARTS = {
+    "verdict": "whether the figures can be trusted (`trustworthy`), why not (`reasons`), what else to know (`notes`)",
+    "slo": "promises, judged: `verdict`, `reasons` for doubt, and `checks`, one each; null where none was made",
+    "run": "what was asked for and what ran: sessions, calls, agents and calls in flight, phases, how it ended",
+    "replay": "the trace that was replayed, and what was left out or shortened; null where none was",
+    "endpoint": "what answered, and whether it was simulated",
+    "tokens": "the ledger: every token by account and by use",
+    "serving": "latencies of answered calls of counted phases, by archetype and by step, too; rates; the prefix cache",
+    "jobs": "sessions of counted phases: how they ended, how long they took, and where their time went",
+    "demand": "what sessions asked for, by archetype, too: tokens per session, agent-hour and human request",
+    "habits": "what agents did beside working: they gave up, forgot, were refused, started others",
+    "drift": "how far the server's token counts were from what was wanted",
+    "server": "what the servers said of themselves, beside the ledger; null where none did",
+    "errors": "calls that were not answered: of each status how many, and an example of what was said",
+    "tenants": "load and service of each tenant; empty where none is named",
+    "endpoints": "the same of each endpoint, where there are several",
+    "burstiness": "index of dispersion of calls and sessions by window, and the busiest second over the mean one",
+    "health": "what the run saw of itself, as in run.json",
+    "intervals": "every figure that runs are compared by: `value`, and `low` and `high` of its 95 % interval",
+}
+"""What summary.json holds (`intervals` is put in with the report)."""
+
+
 def summarise(run: Run) -> dict[str, Any]:
     """The summary of a run, ready for JSON."""
     calls, seconds = agents_calls(run.calls), duration(run)

@@ -1,4 +1,4 @@
-"""run.json is what collectors.header says, field by field."""
+"""run.json is what collectors.header says, field by field, and summary.json has the parts that it names."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import pytest
 
 import agentload
 from collectors.header import Header
+from collectors.summary import PARTS
 
 OLD = Path(__file__).parent / "data" / "run-schema-1" / "run.json"
 SMALL = {
@@ -28,6 +29,7 @@ def test_a_run_writes_what_is_documented_and_nothing_else(workers: int, tmp_path
     run = agentload.run(SMALL, out=tmp_path, workers=workers)
 
     header = msgspec.json.decode((run.folder / "run.json").read_bytes(), type=Header)
+    assert set(run.summary) == set(PARTS)
     assert header.duration is not None
     assert header.health is not None
     assert len(header.health.workers or {}) == workers

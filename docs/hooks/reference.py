@@ -36,6 +36,7 @@ from collectors.load import TABLES
 from collectors.records import STATUSES
 from collectors.report import WORDS
 from collectors.store import schema
+from collectors.summary import PARTS
 from collectors.vocabulary import SOURCES
 from collectors.vocabulary import WORDS as VOCABULARY
 from loadprofiles import Constant
@@ -298,7 +299,13 @@ def records() -> str:
         title = "run.json" if struct is Header else f"run.json: {struct.__name__}"
         parts += ["", f"## {title} {{ #{anchor(struct)} }}", "", *documented(struct), ""]
         parts += table(("field", "type", "what it is"), ((name, kind, said) for name, kind, _, said in rows(struct)))
+    parts += ["", "## summary.json", "", SUMMARY, ""]
+    parts += table(("part", "what it holds"), ((f"`{name}`", what) for name, what in PARTS.items()))
     return "\n".join(parts) + "\n"
+
+
+SUMMARY = """Every number of the report. Seconds and tokens unless a name says otherwise; null is "no data". Percentiles
+stand with the `count` they are of, and with the calls that `failed`, which have none."""
 
 
 def word(name: str) -> tuple[str, str, str, str]:
