@@ -1,6 +1,7 @@
 """The block cache of the box, against hand-worked cases and against a cache that moves single blocks."""
 
 from collections import OrderedDict
+from typing import Any
 
 import numpy as np
 from hypothesis import given, settings
@@ -9,6 +10,8 @@ from pytest import approx
 
 from agentload.box.host import Host
 from agentload.box.kv import BlockCache, Ids, Lease
+from agentload.box.prompts import Prompt, said
+from agents.chain import Message
 
 BLOCK = 4
 
@@ -237,3 +240,42 @@ def test_extents_do_what_single_blocks_would_do(usable, host, steps):
         assert cache.host is None or list(cache.host._blocks) == blocks.host
         shared = sum(count > 0 for count in blocks.refs.values())
         assert cache.free + shared + sum(lease.blocks - lease.sealed for lease, _, _ in live) == usable
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 10**9), st.integers(20, 90))
+def test_blocks_as_runs_of_conversations_are_found_as_blocks_one_by_one_are(seed, blocks):
+    """Conversations that go on, fork and are evicted: one cache knows where each ended, the other looks everywhere."""
+    rng = np.random.default_rng(seed)
+    runs, plain = BlockCache(blocks, 16), BlockCache(blocks, 16)
+    talks: list[tuple[Prompt, list[Message]]] = []
+    held: list[tuple[Any, Any, int, int, tuple[Prompt, list[Message]], int]] = []
+    for _ in range(80):
+        if held and (rng.random() < 0.5 or len(held) == 3):
+            one, two, output, tokens, talk, number = held.pop(int(rng.integers(len(held))))
+            for cache, lease in ((runs, one), (plain, two)):
+                cache.grow(lease, tokens)
+                cache.release(lease)
+            talk[1].append(Message("assistant", output, text=said(number, output)))
+        else:
+            if not talks or rng.random() < 0.3:
+                talks.append((Prompt(), [Message("system", 40, key=int(rng.integers(2)))]))
+            talk = talks[int(rng.integers(len(talks)))]
+            if rng.random() < 0.2:  # the same start, told anew
+                talk = Prompt(), list(talk[1])
+                talks.append(talk)
+            talk[1].append(Message("user", int(rng.integers(8, 90)), key=int(rng.integers(5))))
+            talk[0].extend(talk[1])
+            output = int(rng.integers(1, 40))
+            number, ids = talk[0].ask(output, int(rng.integers(2)))
+            size = talk[0].size
+            one = runs.admit(ids, size)
+            two = plain.admit(np.array([ids[i] for i in range(len(ids))]), size)
+            assert (one is None) == (two is None)
+            if one is None or two is None:
+                talks.remove(talk)
+            else:
+                assert one.sealed == two.sealed
+                assert runs.grow(one, size) == plain.grow(two, size)
+                held.append((one, two, output, size + output - 1, talk, number))
+        assert (runs.free, runs.idle, runs.held) == (plain.free, plain.idle, plain.held)

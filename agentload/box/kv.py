@@ -168,7 +168,9 @@ class BlockCache:
     def release(self, lease: Lease) -> None:
         """Give all blocks of a lease back, tail first."""
         self._blank += lease.blocks - lease.sealed
-        extent = lease.leaf
+        extent, ids = lease.leaf, lease.ids
+        if isinstance(ids, Runs):
+            ids.of.ended = self, extent
         while extent.parent is not None:
             extent.refs -= 1
             if not extent.refs:
@@ -249,8 +251,15 @@ class BlockCache:
 
     def _match(self, ids: Ids, limit: int) -> tuple[list[Extent], int, int]:
         """Extents that hold the start of `ids`, how many blocks of it, and how many of those nobody holds."""
+        extent = self._known(ids, limit)
         path: list[Extent] = []
-        extent, hit, idle = self._root, 0, 0
+        hit, idle, above = extent.stop, 0, extent
+        while above.parent is not None:
+            path.append(above)
+            if not above.refs:
+                idle += above.stop - above.start
+            above = above.parent
+        path.reverse()
         while hit == extent.stop and hit < limit:
             child = extent.children.get(int(ids[hit]))
             if child is None:
@@ -267,6 +276,19 @@ class BlockCache:
             if not child.refs:
                 idle += hit - child.start
         return path, hit, idle
+
+    def _known(self, ids: Ids, limit: int) -> Extent:
+        """An extent that holds a start of `ids`, at most `limit` blocks: near where its conversation's last request
+        ended, so that nobody has to come down the whole tree."""
+        if not isinstance(ids, Runs) or ids.of.ended[0] is not self:
+            return self._root
+        extent: Any = ids.of.ended[1]
+        while extent.parent is not None and not (
+            extent.start < extent.stop <= limit and extent.ids[extent.stop - 1] == ids[extent.stop - 1]
+        ):
+            extent = extent.parent  # it is gone, or too long, or has gone on with somebody else
+        known: Extent = extent
+        return known
 
     def _seal(self, lease: Lease, full: int) -> None:
         """Give the blocks of a lease up to `full` their identity."""
@@ -305,6 +327,7 @@ class BlockCache:
         parent: Any = upper.parent
         parent.children[int(upper.ids[upper.start])] = lower
         lower.start, lower.parent = upper.start, parent
+        upper.stop, upper.ids = upper.start, ()  # gone
 
     def _hold(self, extent: Extent) -> None:
         if not extent.refs:
@@ -332,3 +355,4 @@ class BlockCache:
                 del self._queue[extent]
                 parent: Any = extent.parent
                 del parent.children[int(extent.ids[extent.start])]
+                extent.ids = ()

@@ -8,6 +8,7 @@ reasoning goes on where the prompt it answered had ended.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from typing import Any
 
 from agents.chain import Message
 
@@ -36,11 +37,11 @@ class Runs:
     The lists belong to the conversation, which only adds to them; `count` of their runs are ours, and then a last one.
     """
 
-    __slots__ = ("_base", "_bases", "_count", "_kept", "_length", "_of", "_start", "_starts")
+    __slots__ = ("_base", "_bases", "_count", "_length", "_start", "_starts", "kept", "of")
 
     def __init__(self, of: "Prompt", starts: list[int], bases: list[int], start: int, base: int, length: int) -> None:
-        self._of = of
-        self._kept = of.tokens // BLOCK  # blocks that are the conversation's own, and so in all that comes of it
+        self.of = of
+        self.kept = of.tokens // BLOCK  # blocks that are the conversation's own, and so in all that comes of it
         self._starts, self._bases, self._count = starts, bases, len(starts)
         self._start, self._base, self._length = start, base, length
 
@@ -54,7 +55,7 @@ class Runs:
 
     def agreed(self, other: "Runs") -> int:
         """How many blocks from the start are the same without looking."""
-        return min(self._kept, other._kept) if self._of is other._of else 0
+        return min(self.kept, other.kept) if self.of is other.of else 0
 
     def runs(self, limit: int) -> Iterator[tuple[int, int]]:
         """The runs that make the first `limit` blocks, the last one first: base, and the first block."""
@@ -65,7 +66,7 @@ class Runs:
 
     def news(self, place: int) -> list[int]:
         """The runs that a place has not been told of, this conversation's and the answer's; now it has been."""
-        of = self._of
+        of = self.of
         told = of.told[1] if of.told[0] == place else 0
         of.told = place, len(of.bases)
         return [*of.bases[told:], *self._bases[-1:], self._base]
@@ -74,7 +75,7 @@ class Runs:
 class Prompt:
     """A conversation as the replica sees it; it grows as messages are added."""
 
-    __slots__ = ("_chain", "_messages", "_starts", "bases", "tokens", "told")
+    __slots__ = ("_chain", "_messages", "_starts", "bases", "ended", "tokens", "told")
 
     def __init__(self) -> None:
         self.tokens = 0  # of all messages, without the opening of the answer
@@ -82,6 +83,7 @@ class Prompt:
         self._chain = 0  # a number made from everything so far
         self._starts: list[int] = []
         self.bases: list[int] = []  # of runs of blocks, see `Runs`
+        self.ended: tuple[object, Any] = None, None  # where its last request did: the cache, and the extent in it
         self.told = -1, 0  # the place that was told last of so many of them
 
     @property
