@@ -1,5 +1,6 @@
 """Which agent each session is, and when it starts: decided by spec and seed alone, in whatever process it runs."""
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
@@ -15,14 +16,16 @@ from agents.live import live
 from agents.own import own
 from agents.replay import Way
 from agents.sized import Room, sized
+from agents.text import filler
 from agents.tools import Toolbox
 
 
 class Plan:
     """Which agent each session is: the same seed and spec give the same sessions, in whatever order they start."""
 
-    def __init__(self, spec: Spec, room: Room, salt: int) -> None:
-        self.spec, self.room, self.salt = spec, room, salt
+    def __init__(self, spec: Spec, room: Room, salt: int, tell: Callable[[int, int], str] = filler) -> None:
+        """`tell` makes what models are taken to have said before an agent began mid-session."""
+        self.spec, self.room, self.salt, self.tell = spec, room, salt, tell
         self.kinds, self.own = spec.kinds(), spec.own_agents()
         self.order = interleave(spec.shares())
         self.mixed = any(name != REPLAY for _, name in spec.shares())  # others beside a replayed trace
@@ -38,7 +41,7 @@ class Plan:
         agent = self.make(name, np.random.default_rng([self.spec.seed, number]))
         if seat == number and self.spec.begin == "mid-session":
             twin = self.make(name, np.random.default_rng([self.spec.seed, number]))
-            agent = mid_session(agent, twin, np.random.default_rng([self.spec.seed, number, 1]))
+            agent = mid_session(agent, twin, np.random.default_rng([self.spec.seed, number, 1]), self.tell)
         return structs.replace(agent, tenant=tenant) if tenant else agent
 
     def replayed(self, number: int, begins: bool) -> Agent:

@@ -19,7 +19,7 @@ from agentload.session import Clock, Lane
 from agentload.spec import Spec, Tenant
 from agents.endpoint import Client, Endpoint, Features
 from agents.sized import Room
-from agents.text import Calibration, Encoder
+from agents.text import Calibration, Encoder, filler
 from collectors.records import Call
 
 
@@ -36,8 +36,8 @@ class Prepared(Struct, frozen=True):
     def room(self) -> Room:
         return Room(self.features.context_length or NO_LIMIT, self.calibration, self.features.force_length)
 
-    def plan(self) -> Plan:
-        return Plan(self.spec, self.room(), self.salt)
+    def plan(self, tell: Callable[[int, int], str] = filler) -> Plan:
+        return Plan(self.spec, self.room(), self.salt, tell)
 
     def lanes(self, clock: Clock, part: float = 1.0) -> "Lanes":
         """Ways to the endpoint; `part` of every quota, for one of several workers."""

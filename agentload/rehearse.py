@@ -1,5 +1,6 @@
 """Chains without an endpoint: answered at once by a model that does exactly as it is told."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,10 +74,11 @@ def obeyed(chat: Chat) -> Reply:
     return Reply("ok", finish_reason="length", input_tokens=chat.wanted_input or 0, output_tokens=chat.max_tokens)
 
 
-def mid_session(agent: Agent, twin: Agent, rng: np.random.Generator) -> Agent:
+def mid_session(agent: Agent, twin: Agent, rng: np.random.Generator, tell: Callable[[int, int], str] = filler) -> Agent:
     """The agent somewhere inside its session, with a past of filler; each of its model calls is as likely the next.
 
-    `twin` is the same agent once more, used up to count the calls. Sub-agents of the past have done their work.
+    `twin` is the same agent once more, used up to count the calls; `tell` makes a reply of the past from a number and
+    its tokens. Sub-agents of the past have done their work.
     """
     skip = int(rng.integers(max(1, len(rehearse(twin, []).chats))))
     answer: Any = None
@@ -89,7 +91,7 @@ def mid_session(agent: Agent, twin: Agent, rng: np.random.Generator) -> Agent:
                 return structs.replace(agent, chain=resumed(ask, agent.chain, past, clock))
             case Chat():
                 skip -= 1
-                answer = structs.replace(obeyed(ask), text=filler(int(rng.integers(1 << 63)), ask.max_tokens))
+                answer = structs.replace(obeyed(ask), text=tell(int(rng.integers(1 << 63)), ask.max_tokens))
             case Wait() | Note():
                 answer = None
             case Until():

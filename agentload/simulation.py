@@ -16,6 +16,7 @@ from pathlib import Path
 from msgspec import structs
 
 from agentload.box.cluster import Cluster, Gaps
+from agentload.box.prompts import said
 from agentload.box.reading import Readings
 from agentload.disk import finish, kept, open_store
 from agentload.errors import BadInput, Failed
@@ -113,7 +114,7 @@ def play(prepared: Prepared, store: Store, share: Share, watch: Watch | None) ->
     cluster = Cluster(box, each=wants_each(spec), part=share.index)
     context = prepared.features.context_length
     assert context is not None
-    world = World(prepared.plan(), cluster, model_of(spec, context, Encoder(CALIBRATION)), store, watch, share)
+    world = World(prepared.plan(said), cluster, model_of(spec, context, Encoder(CALIBRATION)), store, watch, share)
     readings = Readings(cluster, store.emit, world.enter, f"part={share.index}" if share.count > 1 else "")
     with uncollected():
         reason = world.perform()

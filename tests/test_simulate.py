@@ -138,6 +138,16 @@ def test_tools_people_and_steps_follow_each_other_as_in_real_time(tmp_path: Path
     assert session.end - session.start == approx(15 + (calls.end - calls.sent).sum())
 
 
+def test_agents_may_begin_mid_session(tmp_path: Path) -> None:
+    run = virtual(tmp_path, sessions=40, begin="mid-session", profile={"type": "held", "agents": 40}, scale=0.1,
+                  population=[{"archetype": "coder"}])  # fmt: skip
+    first = run.calls.where((run.calls.step == 0) & (run.calls.agent == ""))
+
+    assert len(first) == 40
+    assert set(first.status.tolist()) == {"ok"}
+    assert np.median(first.input_tokens) > 5_000  # a tenth of 50,000: what a coder has gathered half way
+
+
 def test_a_parent_waits_for_its_children(tmp_path: Path) -> None:
     lead = {"base": "fixed", "steps": 2, "children": 3, "child": "fixed"}
     run = virtual(tmp_path, sessions=1, population=[{"archetype": "lead"}], archetypes={"lead": lead})
