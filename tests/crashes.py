@@ -2,7 +2,7 @@
 
 A trial starts `agentload run` with a box of its own, kills one of its processes (the run, a worker, the master, the
 box) at a moment drawn over its whole life, waits for the others to end, and holds what is in the folder against the
-box's log. `make crash` is a hundred trials of each kind.
+box's log. `make crash` is a hundred trials of each kind, and ten thousand calls of each client with faults among them.
 """
 
 import argparse
@@ -20,10 +20,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import uvloop
 
 from agentload.disk import report
 from benchmarks.rows import machine
 from collectors.load import load_run
+from tests.client_made import CLIENTS
+from tests.faults import flooded, server, wrong
 from tests.fleet_made import HOUSE, logged, recorded, until
 
 AGENTS = 8
@@ -223,7 +226,8 @@ def row(kind: str, made: list[Trial]) -> dict[str, Any]:
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--each", type=int, default=100, help="trials of each kind")
-    options.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
+    options.add_argument("--kinds", nargs="*", default=list(KINDS), choices=list(KINDS))
+    options.add_argument("--calls", type=int, default=10_000, help="calls of each client, a fifth meeting faults")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--json", type=Path, default=Path("runs/crashes.json"), help="write the figures there")
     given = options.parse_args()
@@ -234,7 +238,13 @@ def main() -> int:
         print(json.dumps(rows[-1]), flush=True)  # noqa: T201
         given.json.parent.mkdir(parents=True, exist_ok=True)
         given.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2))
-    return int(any(row["survived"] < row["trials"] for row in rows))
+    bad = any(row["survived"] < row["trials"] for row in rows)
+    for client in CLIENTS:
+        with server() as url:
+            found = uvloop.run(flooded(client, url, given.calls))
+        print(json.dumps({"faults mixed": client} | found._asdict() | {"wrong": wrong(found)}), flush=True)  # noqa: T201
+        bad = bad or bool(wrong(found))
+    return int(bad)
 
 
 if __name__ == "__main__":

@@ -40,13 +40,13 @@ class Exchange(NamedTuple):
 class Torture:
     """Plays `scripts` by name. A name that ends in `*` plays one script for each request in turn, the last for good."""
 
-    def __init__(self, scripts: dict[str, Any], tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, scripts: dict[str, Any], tls: ssl.SSLContext | None = None, port: int = 0) -> None:
         self.scripts = scripts
         self.tls = tls
         self.log: list[Exchange] = []
         self.connections = 0
         self._turns: dict[str, int] = {}
-        self._port = 0
+        self._port = port
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -71,7 +71,7 @@ class Torture:
     async def _serve(self) -> None:
         self._stop = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=1 << 20, ssl=self.tls)
+        server = await asyncio.start_server(self._accept, "127.0.0.1", self._port, limit=1 << 20, ssl=self.tls)
         self._port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._stop.wait()

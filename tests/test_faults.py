@@ -1,0 +1,145 @@
+"""Load on endpoints that fail: every call ends in a record, agents back off and go on, and nothing is left behind."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from agentload.session import Clock, Lane, World, run_agent
+from agentload.spec import Retry
+from agents.chain import Agent
+from agents.endpoint import Endpoint, Features
+from agents.text import Encoder
+from collectors.records import Call, Session, Tool
+from tests.cases import HELLO_SCRIPT
+from tests.client_made import CLIENTS, call
+from tests.faults import FAULTS, STEPS, chain, flooded, server, wrong
+from tests.fleet_made import HOUSE
+from tests.test_client_tls import certificate, serving
+from tests.torture import Torture
+
+both = pytest.mark.parametrize("client", CLIENTS)
+
+
+@pytest.fixture(scope="module")
+def faults() -> Iterator[str]:
+    with server() as url:
+        yield url
+
+
+@pytest.mark.parametrize(("client", "calls"), [("wire", 2_400), ("sdk", 300)])
+def test_a_load_in_which_a_fifth_meets_faults_adds_up_and_leaves_nothing(client: str, calls: int, faults: str) -> None:
+    """`make crash` has ten thousand calls of each client."""
+    found = uvloop.run(flooded(client, faults, calls))
+
+    assert not wrong(found), found
+    assert found.begun >= calls
+    assert found.met == min(len(FAULTS), -(-found.sessions // 5))
+    assert found.statuses["ok"] > 0.7 * found.begun
+    assert len(found.statuses) > 5
+
+
+@both
+def test_an_endpoint_that_flaps_is_called_again_when_it_is_back(client: str) -> None:
+    """Up, down, and up on the same port, under six agents."""
+    records: list[Call | Tool | Session] = []
+
+    async def main() -> int:
+        clock, begun = Clock(), 0
+
+        def begin() -> None:
+            nonlocal begun
+            begun += 1
+
+        with Torture({"hello": HELLO_SCRIPT}) as torture:  # takes a port and gives it back
+            url = torture.url("hello")
+        door = CLIENTS[client](Endpoint(url=url, model="m"), Features(), Encoder(), clock.now, "run", itl=True)
+        lane = Lane(door, Retry(attempts=3, first_seconds=0.05, jitter=False))
+        world = World(lambda tenant, session: lane, clock, records.append, seed=0, begin=begin)
+
+        async def seat(number: int) -> None:
+            while clock.now() < 2.2:
+                await run_agent(Agent("fixed", chain()), number, "", clock.now(), world)
+                number += 6
+                await asyncio.sleep(0.02)
+
+        async with asyncio.TaskGroup() as seats:
+            for number in range(6):
+                seats.create_task(seat(number))
+            for _ in range(2):
+                await asyncio.sleep(0.4)
+                with Torture({"hello": HELLO_SCRIPT}, port=int(url.split(":")[2].split("/")[0])):
+                    await asyncio.sleep(0.4)
+        await door.close()
+        assert world.alive == world.in_flight == 0
+        return begun
+
+    begun = uvloop.run(main())
+    calls = [record for record in records if isinstance(record, Call)]
+    sessions = [record for record in records if isinstance(record, Session)]
+
+    assert len(calls) == begun
+    assert {record.status for record in calls} <= {"ok", "connect_failed", "reset", "truncated"}
+    seen = "".join("." if record.status == "ok" else "x" for record in sorted(calls, key=lambda record: record.end))
+    assert seen.startswith("x")
+    assert "x.." in seen and "..x" in seen[seen.index("x..") :]  # it was there, then not
+    assert ".." in seen[seen.rindex("..x") - 1 :]
+    assert {record.outcome for record in sessions} <= {"done", "failed"}
+    assert max(record.steps for record in sessions) == STEPS
+
+
+@both
+def test_a_name_that_nobody_knows_is_a_status(client: str) -> None:
+    records, _ = uvloop.run(call(client, Endpoint(url="http://no.such.host.invalid/v1", model="m")))
+
+    assert [record.status for record in records] == ["connect_failed"]
+    assert records[0].error
+
+
+def agentload(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "agentload", *words], capture_output=True, text=True, cwd=HOUSE, check=False,
+        env=os.environ | environment,
+    )  # fmt: skip
+
+
+def test_a_name_that_nobody_knows_is_bad_input_at_the_start(tmp_path: Path) -> None:
+    ended = agentload("run", "--url", "http://no.such.host.invalid/v1", "--yes", "--out", str(tmp_path))
+
+    assert ended.returncode == 2
+    assert "cannot reach http://no.such.host.invalid/v1: " in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
+
+
+TURNED_OFF = {
+    "PYTHONHTTPSVERIFY": "0",
+    "CURL_CA_BUNDLE": "",
+    "REQUESTS_CA_BUNDLE": "",
+    "NODE_TLS_REJECT_UNAUTHORIZED": "0",
+}
+
+
+def test_nothing_in_the_environment_turns_verification_off(tmp_path: Path) -> None:
+    made = certificate(tmp_path, "own")
+    code = (
+        "import sys, uvloop; from tests.client_made import CLIENTS, call; from agents.endpoint import Endpoint\n"
+        "for client in CLIENTS:\n"
+        "    records, _ = uvloop.run(call(client, Endpoint(url=sys.argv[1], model='m')))\n"
+        "    print(records[0].status)"
+    )
+    with serving(made) as torture:
+        url = torture.url("hello")
+        ended = agentload("run", "--url", url, "--out", str(tmp_path), **TURNED_OFF)
+        said = subprocess.check_output(
+            [sys.executable, "-c", code, url], env=os.environ | TURNED_OFF, text=True, cwd=HOUSE
+        )
+
+    assert ended.returncode == 2
+    assert "self-signed certificate" in ended.stderr
+    assert said.split() == ["connect_failed"] * 2
+    assert not torture.log
