@@ -3,7 +3,8 @@
 Source: ai-dynamo/aiperf docs/benchmark-modes/dag.md. A turn's messages are added to the history; the reply is taken to
 be `max_tokens` long (128 where that is not said) and stays in the history. A FORK inherits the history up to its turn,
 a SPAWN starts empty; spawned children are joined before the next turn, or the one that `join_at` names; forked ones are
-not waited for. Sessions that another one starts are inside it, so the whole file must fit in memory.
+not waited for. Sessions that another one starts are inside it, so the sizes of the whole file are held in memory; its
+texts are not.
 """
 
 from collections.abc import Iterator
@@ -57,30 +58,81 @@ class Row(Struct, frozen=True):
     think_time_ms: Milliseconds = 0.0
 
 
+class Said(Struct, frozen=True, omit_defaults=True, array_like=True):
+    """A turn without its texts."""
+
+    new: list[Piece]  # its messages
+    output: int
+    delay: float
+    forks: list[Text | Fork] = []
+    spawns: list[Text | Spawned] = []
+
+
+class Held(Struct, frozen=True, array_like=True):
+    """A session without its texts."""
+
+    session_id: str
+    turns: list[Said]
+    pre_session_spawns: list[Text | Spawned]
+    think_time_ms: float
+
+
+def held(row: Row) -> Held:
+    """What is kept of a row. Damaged where a turn says nothing."""
+    turns = []
+    for number, turn in enumerate(row.turns):
+        output = REPLY if turn.max_tokens is None else turn.max_tokens
+        turns.append(Said(pieces(turn, number), output, turn.delay, turn.forks, turn.spawns))
+    return Held(row.session_id, turns, row.pre_session_spawns, row.think_time_ms)
+
+
+class Rows:
+    """The rows of a file by name, encoded: as structs they would take ten times the room."""
+
+    def __init__(self) -> None:
+        self.lines: dict[str, int] = {}
+        self.started: set[str] = set()  # names that another row starts
+        self._rows: dict[str, bytes] = {}
+
+    def add(self, number: int, row: Held) -> None:
+        self.lines[row.session_id] = number
+        self.started.update(children(row))
+        self._rows[row.session_id] = msgspec.msgpack.encode(row)
+
+    def __getitem__(self, name: str) -> Held:
+        """The row of that name. Damaged where there is none."""
+        if name not in self._rows:
+            raise Damaged("spawns", f"session {name[:40]!r} is not in the file")
+        return msgspec.msgpack.decode(self._rows[name], type=Held)
+
+
 def read(source: Source) -> Iterator[Session]:
-    rows: dict[str, tuple[int, Row]] = {}
+    rows = Rows()
     for number, row in source.values(Row):
-        if row.session_id in rows:
-            source.complain(number, "session_id", f"{row.session_id[:40]!r} is on line {rows[row.session_id][0]}, too")
+        if row.session_id in rows.lines:
+            source.complain(
+                number, "session_id", f"{row.session_id[:40]!r} is on line {rows.lines[row.session_id]}, too"
+            )
         elif not row.turns:
             source.complain(number, "turns", "must hold one turn or more")
         else:
-            rows[row.session_id] = number, row
-    started = {name for _, row in rows.values() for name in children(row)}
-    roots = [name for name in rows if name not in started]
-    if rows and not roots:
+            try:
+                rows.add(number, held(row))
+            except Damaged as damage:
+                source.complain(number, damage.field, damage.reason)
+    roots = [name for name in rows.lines if name not in rows.started]
+    if rows.lines and not roots:
         source.complain(0, "spawns", "every session is started by another one; there is none to begin with")
     for name in roots:
-        number, row = rows[name]
         try:
-            agent = Builder(rows).agent(row, Thread(), [], 0)
+            agent = Builder(rows).agent(rows[name], Thread(), [], 0)
         except Damaged as damage:
-            source.complain(number, damage.field, damage.reason)
+            source.complain(rows.lines[name], damage.field, damage.reason)
             continue
         yield Session(name, agent, shared=True)
 
 
-def children(row: Row) -> Iterator[str]:
+def children(row: Held) -> Iterator[str]:
     for spawned in row.pre_session_spawns:
         yield from names(spawned)
     for turn in row.turns:
@@ -97,10 +149,10 @@ def names(spawned: str | Spawned) -> list[str]:
 class Builder:
     """Makes agents of rows."""
 
-    def __init__(self, rows: dict[str, tuple[int, Row]]) -> None:
+    def __init__(self, rows: Rows) -> None:
         self.rows, self.made = rows, 0
 
-    def agent(self, row: Row, thread: Thread, history: list[Piece], depth: int) -> Agent:
+    def agent(self, row: Held, thread: Thread, history: list[Piece], depth: int) -> Agent:
         """The agent of a row, with those that it starts."""
         self.made += 1
         if depth > DEEPEST or self.made > MOST:
@@ -114,11 +166,10 @@ class Builder:
                     steps.append(Gap((said.delay + row.think_time_ms) / 1000, person=bool(row.think_time_ms)))
                 if joins.get(turn - 1):
                     steps.append(Join(tuple(joins.pop(turn - 1))))
-                history = [*history, *pieces(said, turn - 1)]
-                output = REPLY if said.max_tokens is None else said.max_tokens
-                steps.append(thread.call(history, sum(size for _, size in history), output))
-                if output:
-                    history = [*history, (identity(row.session_id, turn, "reply"), output)]
+                history = [*history, *said.new]
+                steps.append(thread.call(history, sum(size for _, size in history), said.output))
+                if said.output:
+                    history = [*history, (identity(row.session_id, turn, "reply"), said.output)]
             forked, spawned = (said.forks, said.spawns) if said else ([], row.pre_session_spawns)
             agents = []
             for fork in forked:
@@ -138,9 +189,7 @@ class Builder:
         return Agent(tuple(steps), row.session_id, row.turns[0].delay / 1000)
 
     def child(self, name: str, thread: Thread, history: list[Piece], depth: int) -> Agent:
-        if name not in self.rows:
-            raise Damaged("spawns", f"session {name[:40]!r} is not in the file")
-        return self.agent(self.rows[name][1], thread, history, depth + 1)
+        return self.agent(self.rows[name], thread, history, depth + 1)
 
 
 def pieces(turn: Turn, number: int) -> list[Piece]:
