@@ -21,6 +21,7 @@ from mkdocs.structure.files import File, Files
 from msgspec import inspect as types
 from typer.main import get_command
 
+import agentload.api
 import collectors.curves
 import collectors.economics
 import collectors.growth
@@ -376,10 +377,32 @@ def formula(function: Callable[..., Any]) -> list[str]:
     return ["", "```python", *lines, "```"] if len(lines) <= LONG else []
 
 
+# Python.
+
+PYTHON = """# The Python API
+
+What `import agentload` offers; [From Python](../python.md) shows how it is used."""
+
+
+def python() -> str:
+    """Every name that the package offers, with what it can do."""
+    parts = [PYTHON]
+    for name in (*agentload.__all__, "Records"):
+        thing = getattr(agentload.api, name)
+        parts += ["", f"## {name}", ""]
+        if not inspect.isclass(thing):
+            parts += ["```python", inspect.getsource(thing).partition('"""')[0].strip(), "```", ""]
+        parts += [inspect.getdoc(thing) or "", ""]
+        members = vars(thing).items() if inspect.isclass(thing) else ()
+        told = ((member, inspect.getdoc(value)) for member, value in members if not member.startswith("_"))
+        parts += table(("member", "what it is"), ((f"`{member}`", said) for member, said in told if said))
+    return "\n".join(parts) + "\n"
+
+
 def table(head: tuple[str, ...], body: Iterable[tuple[str, ...]]) -> list[str]:
     """A Markdown table; nothing where it has no row."""
     lines = [f"| {' | '.join(' '.join(cell.split()).replace('|', '&#124;') for cell in row)} |" for row in body]
     return [f"| {' | '.join(head)} |", f"| {' | '.join(['---'] * len(head))} |", *lines] if lines else []
 
 
-PAGES = {"commands": commands, "spec": spec, "metrics": metrics, "records": records}
+PAGES = {"commands": commands, "spec": spec, "metrics": metrics, "records": records, "python": python}
