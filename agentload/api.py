@@ -100,14 +100,16 @@ class Results:
         return f"<{len(self.sessions):,} agents, {len(self.calls):,} calls in {self.folder}>"
 
 
-def run(spec: SpecLike | None = None, *, out: Path | str = "runs", workers: int = 0) -> Results:
+def run(spec: SpecLike | None = None, *, out: Path | str = "runs", workers: int = 0, yes: bool = False) -> Results:
     """Run agents against the spec's endpoint, or a simulated cluster where it names none, and write a report.
 
-    Without a spec: a mixed population. `workers` processes share the work. Raises BadInput before anything is sent
-    where the spec is wrong or the endpoint cannot be used. What goes wrong later is in the records.
+    Without a spec: a mixed population. `workers` processes share the work. `yes` confirms a first run against an
+    endpoint on the internet, which the spec's limits should bound. Raises BadInput before anything is sent where the
+    spec is wrong or the endpoint cannot be used. What goes wrong later is in the records.
     """
-    with commands.target(made(spec)) as there:
-        folder, _ = apart(lambda: commands.perform(there, Path(out), True, commands.ALONE | {"workers": workers}))
+    fleet = commands.ALONE | {"workers": workers}
+    with commands.aimed(made(spec), Path(out), {"yes": yes}) as there:
+        folder, _ = apart(lambda: commands.perform(there, Path(out), True, fleet))
     write_report(folder)
     return load_run(folder)
 

@@ -113,6 +113,13 @@ def test_a_wrong_spec_is_said_in_a_line(spec: object, said: str) -> None:
         agentload.run(spec)  # type: ignore[arg-type]
 
 
+def test_an_endpoint_on_the_internet_is_confirmed_as_on_the_command_line(tmp_path: Path) -> None:
+    with pytest.raises(agentload.BadInput, match=r"the first run against 8\.8\.8\.8 must be confirmed"):
+        agentload.run(SPEC | {"endpoint": {"url": "http://8.8.8.8/v1"}}, out=tmp_path)
+
+    assert list(tmp_path.iterdir()) == []
+
+
 # Older runs, and newer ones.
 
 
