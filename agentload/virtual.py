@@ -233,6 +233,9 @@ class World:
                 end = actor.due
                 for tool in ask:
                     end = max(end, actor.due + tool.seconds)
+                    if tool.run is not None:
+                        self.end(actor, Outcome("broken", error=f"tool {tool.name!r} runs in real time only"))
+                        return
                 if end > self.now:
                     self.rest(actor, end, ask)
                     return

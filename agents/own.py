@@ -4,6 +4,7 @@ It is called with a random generator and yields what `agents.chain` has words fo
 session as "broken", with the line it went wrong at, and not the run.
 """
 
+import contextlib
 import importlib.util
 import inspect
 import math
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from msgspec import structs
 
-from agents.chain import Agent, Chain, Chat, Context, Join, Message, Note, Outcome, Spawn, ToolCall, Until, Wait
+from agents.chain import Agent, Chain, Chat, Context, HangUp, Join, Message, Note, Outcome, Spawn, ToolCall, Until, Wait
 
 MARK = ".py:"
 """What tells an agent of one's own from the name of an archetype."""
@@ -66,52 +67,82 @@ def called(name: str) -> str:
 def guarded(chain: Any, path: Path) -> Chain:
     """The user's chain; where it raises, or asks for what is nothing to ask for, it has failed."""
     answer: Any = None
+    started = 0  # sub-agents
     try:
         while True:
             ask = chain.send(answer)
-            fault = wrong(ask)
+            fault = wrong(ask, started)
             if fault:
                 return Outcome("broken", error=f"{path.name}:{chain.gi_frame.f_lineno}: {fault}")
             if isinstance(ask, Spawn):
+                started += len(ask.agents)
                 inner = tuple(structs.replace(a, chain=guarded(a.chain, path)) for a in ask.agents)
                 ask = structs.replace(ask, agents=inner)
             answer = yield ask
     except StopIteration as stop:
-        return stop.value if isinstance(stop.value, Outcome) else Outcome("done", intents=1)
-    except Exception as fault:  # noqa: BLE001  # the user's code may raise anything
+        return ended(stop.value, path)
+    except (Exception, SystemExit) as fault:  # noqa: BLE001  # the user's code may raise anything
         return Outcome("broken", error=where(fault, path))
     finally:
-        chain.close()
+        with contextlib.suppress(Exception):  # its own last words
+            chain.close()
 
 
-def wrong(ask: Any) -> str:
-    """What is wrong with what a chain asks for; "" where nothing is."""
+def ended(value: Any, path: Path) -> Outcome:
+    """How a chain ended that returned this."""
+    if not isinstance(value, Outcome):
+        return Outcome("done", intents=1)
+    words = isinstance(value.status, str) and isinstance(value.error, str) and isinstance(value.text, str | None)
+    if words and whole(value.tokens) and whole(value.intents):
+        return value
+    return Outcome("broken", error=f"{path.name}: returned {value!r:.80}; an Outcome has words and whole numbers")
+
+
+def wrong(ask: Any, started: int) -> str:
+    """What is wrong with what a chain asks for that has started so many sub-agents; "" where nothing is."""
     match ask:
-        case Chat(Context(), int(most)) if most >= 1:
-            fault = next((m for m in ask.context.messages if not isinstance(m, Message) or not tokens(m.tokens)), None)
+        case Chat(Context(), int(most)) if most >= 1 and isinstance(ask.hang_up, HangUp | None):
+            fault = next((m for m in ask.context.messages if not (isinstance(m, Message) and sendable(m))), None)
             if fault is None:
                 return "" if ask.context.messages else "a Chat needs a Context with a Message in it"
             return f"a Context holds Messages of 0 tokens or more, got {fault!r:.80}"
         case Chat():
             return f"a Chat is of a Context and of max_tokens >= 1, got {ask!r:.80}"
-        case Wait(int() | float() as seconds) if 0 <= seconds < math.inf:
+        case Wait(seconds) if lasting(seconds):
             return ""
         case Spawn(tuple() as agents) if all(isinstance(a, Agent) and isgenerator(a.chain) for a in agents):
             return ""
         case Until(int() | float() as instant) if -math.inf < instant < math.inf:
             return ""
-        case Join(tuple()) | Note():
+        case Join(tuple() as numbers):
+            lost = [n for n in numbers if not whole(n) or n >= started]
+            return f"Join of sub-agent {lost[0]!r}, and {started} were started" if lost else ""
+        case Note(str(), int()):
             return ""
-        case list() if all(isinstance(call, ToolCall) and tokens(call.tokens) for call in ask):
+        case list() if all(isinstance(call, ToolCall) and callable_tool(call) for call in ask):
             return ""
     return f"yielded {ask!r:.80}, which is no Chat, list of ToolCall, Spawn, Join, Wait, Until or Note that can be done"
 
 
-def tokens(count: Any) -> bool:
+def sendable(message: Message) -> bool:
+    return isinstance(message.role, str) and isinstance(message.text, str | None) and whole(message.tokens)
+
+
+def callable_tool(call: ToolCall) -> bool:
+    return (
+        isinstance(call.name, str) and isinstance(call.arguments, str) and lasting(call.seconds) and whole(call.tokens)
+    )
+
+
+def whole(count: Any) -> bool:
     return isinstance(count, int) and count >= 0
 
 
-def where(fault: Exception, path: Path) -> str:
+def lasting(seconds: Any) -> bool:
+    return isinstance(seconds, int | float) and 0 <= seconds < math.inf
+
+
+def where(fault: BaseException, path: Path) -> str:
     """The last line of the user's file that a fault went through, and what it is."""
     lines = [frame.lineno for frame in traceback.extract_tb(fault.__traceback__) if Path(frame.filename) == path]
     if isinstance(fault, SyntaxError) and not lines:

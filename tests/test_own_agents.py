@@ -70,6 +70,41 @@ def test_what_is_nothing_to_ask_for_ends_the_session_with_its_line(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("    yield [ToolCall(5)]\n", "mine.py:4: yielded [ToolCall(name=5"),
+        ("    yield [ToolCall('t', seconds='long')]\n", "mine.py:4: yielded [ToolCall(name='t'"),
+        ("    yield Join((0,))\n", "mine.py:4: Join of sub-agent 0, and 0 were started"),
+        ("    yield Wait(0.0)\n    return Outcome(5)\n", "mine.py: returned Outcome(status=5"),
+        ("    yield Wait(0.0)\n    raise SystemExit(3)\n", "mine.py:5: SystemExit: 3"),
+        (
+            "    try:\n        yield Wait(-1)\n    finally:\n        yield Wait(1)\n",
+            "mine.py:5: yielded Wait(seconds=-1)",
+        ),
+    ],
+)
+def test_whatever_a_users_code_does_stays_in_its_session(body: str, says: str, tmp_path: Path) -> None:
+    records, _ = drive(agent(tmp_path, body).chain)
+
+    assert session(records).outcome == "broken"
+    assert session(records).error.startswith(says)
+
+
+def test_a_generator_that_does_not_let_itself_be_closed_harms_nobody(tmp_path: Path) -> None:
+    body = "    try:\n        yield Wait(1)\n    finally:\n        yield Wait(1)\n"
+    chain = agent(tmp_path, body).chain
+    next(chain)
+    chain.close()
+
+
+def test_functions_of_ones_own_are_not_called_in_virtual_time(tmp_path: Path) -> None:
+    agent(tmp_path, "    yield [ToolCall('look', run=len)]\n")
+    run = virtual(tmp_path / "out", population=[{"archetype": f"{tmp_path}/mine.py:it"}], sessions=1)
+
+    assert run.sessions.error.tolist() == ["tool 'look' runs in real time only"]
+
+
+@pytest.mark.parametrize(
     ("wrong", "says"),
     [
         ("Chat('hello', 5)", "a Chat is of a Context and of max_tokens >= 1, got Chat(context='hello'"),
