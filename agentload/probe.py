@@ -85,9 +85,8 @@ def is_name(name: object) -> bool:
 def row_of(row: dict[str, Any]) -> Model:
     context = row.get("max_model_len") or row.get("context_length")
     whole = context if isinstance(context, int) and context > 0 else None
-    said = "; ".join(str(row[name]) for name in ("serves", "validity") if row.get(name))
     owner = shorten(str(row.get("owned_by", "")), MAX_NAME)
-    return Model(row["id"], whole, row.get("simulated") is True, owner, shorten(said))
+    return Model(row["id"], whole, row.get("simulated") is True, owner, shorten(str(row.get("timing", ""))))
 
 
 def choose(endpoint: Endpoint, listed: list[Model]) -> tuple[Endpoint, Model]:

@@ -54,8 +54,7 @@ def simulate(spec: Spec, out: Path, watch: Watch | None = None, shards: int = 1)
     salt = secrets.randbits(31) if spec.salt is None else spec.salt
     endpoint = structs.replace(spec.endpoint, url="", model=spec.box.model)
     spec = priced(structs.replace(spec, endpoint=endpoint))
-    timing = f"{cluster.preset.serves}; {cluster.preset.validity}"
-    features = Features(context_length=context, simulated=True, timing=timing)
+    features = Features(context_length=context, simulated=True, timing=structs.replace(spec.box, speed=1.0).timing)
     prepared = Prepared(spec, f"{secrets.randbits(32):08x}", salt, features, CALIBRATION, "agentload (simulated)")
     header = describe(prepared) | {"virtual": True, "clock_anchor": {"monotonic": 0.0, "unix": time.time()}}
     where = f"the cluster in the box ({cluster.preset.name}), in virtual time"

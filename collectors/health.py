@@ -18,6 +18,7 @@ class Limits(NamedTuple):
     loop_lag: float = 0.010  # s, p99; every timestamp of a read waits at least as long as the loop does
     cpu_share: float = 0.90  # of one core; the loop is one thread, and queues grow without bound towards 1
     machine_cpu: float = 0.95  # of all cores; above it the kernel decides when we run, whatever our own share
+    late_steps: float = 0.01  # of a simulated cluster's: beyond it, it is its machine that is measured
     population: float = 0.95  # of the agents asked for, at the peak
     arrivals: float = 0.95  # of the sessions offered
 
@@ -47,17 +48,19 @@ def _slow(calls: Columns, health: Mapping[str, Any], limits: Limits) -> list[str
     lag = send_lag(agents_calls(calls))
     lag = lag[~np.isnan(lag)]
     p99 = float(np.percentile(lag, 99)) if lag.size else 0.0
-    loop, cpu, machine = (_figure(health, key) for key in ("loop_lag_p99", "cpu_share", "machine_cpu"))
+    names = ("loop_lag_p99", "cpu_share", "machine_cpu", "late_steps")
+    loop, cpu, machine, late = (_figure(health, key) for key in names)
     found = [
         (p99 > limits.send_lag, f"p99 send lag {ms(p99)} is above {ms(limits.send_lag)}"),
         (loop > limits.loop_lag, f"p99 event-loop lag {ms(loop)} is above {ms(limits.loop_lag)}"),
         (cpu > limits.cpu_share, f"the sender used {cpu:.0%} of a core, above {limits.cpu_share:.0%}"),
         (machine > limits.machine_cpu, f"all cores were {machine:.0%} busy, above {limits.machine_cpu:.0%}"),
+        (late > limits.late_steps, f"the simulated cluster fell behind: {late:.0%} of its steps were written late"),
     ]
     said = [text for broken, text in found if broken]
     if not said:
         return []
-    full = machine > limits.machine_cpu
+    full = machine > limits.machine_cpu or late > limits.late_steps
     advice = (
         "stop what else runs here, or use fewer agents" if full else f"use --workers {_workers(cpu)} or fewer agents"
     )

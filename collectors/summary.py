@@ -110,7 +110,9 @@ def health_of(run: Run) -> dict[str, Any]:
     least = None if asked[0] is None else min(n for n in asked if n is not None)  # fewer sessions than agents
     seen = run.header.get("health") or {}
     missing = run.header.get("unrecorded_calls", 0)
-    return {"agents_asked": least, "interrupted": "duration" not in run.header, "calls_unrecorded": missing} | seen
+    steps, late = (server.increase(server.readings(run.server, "box", word)) for word in ("steps", "late_steps"))
+    known = {"agents_asked": least, "interrupted": "duration" not in run.header, "calls_unrecorded": missing}
+    return known | {"late_steps": late / steps if steps > 0 else None} | seen
 
 
 def _run(run: Run, calls: Columns, seconds: float) -> dict[str, Any]:

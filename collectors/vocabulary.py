@@ -30,6 +30,8 @@ WORDS = {
     "cached_tokens": Word("tokens", "of prompts that came from the prefix cache", counter=True),
     "generation_tokens": Word("tokens", "generated", counter=True),
     "preemptions": Word("requests", "thrown out of the batch, to start over", counter=True),
+    "steps": Word("steps", "in which a simulated cluster wrote tokens", counter=True),
+    "late_steps": Word("steps", "of those, written more than 20 ms after their time", counter=True),
     "power": Word("W", "drawn by a GPU"),
     "energy": Word("J", "used by a GPU", counter=True),
     "gpu_usage": Word("share", "of the time that a GPU was busy, 0 to 1", mean=True),
@@ -100,6 +102,8 @@ SOURCES = (
     Source("energy", "dcgm", ("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION",), scale=1e-3),  # mJ
     Source("gpu_usage", "dcgm", ("DCGM_FI_DEV_GPU_UTIL",), scale=1e-2),  # per cent
     Source("gpu_memory", "dcgm", ("DCGM_FI_DEV_FB_USED",), scale=2.0**20),  # MiB
+    Source("steps", "box", ("agentload:write_lag_steps_total",)),
+    Source("late_steps", "box", ("agentload:behind_steps_total",)),
 )  # fmt: skip
 
 KNOWN = frozenset(name for source in SOURCES for name in (*source.names, *source.plus))

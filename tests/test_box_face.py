@@ -18,6 +18,7 @@ import pytest
 
 from agentload.box.options import BoxOptions, Habits
 from agentload.box.serve import BoxProcess
+from agentload.errors import Failed
 
 FAST = BoxOptions(sigma=0.0, speed=20.0, kv_tokens=400_000)
 TOOLS = [
@@ -402,7 +403,7 @@ def test_a_box_that_cannot_start_says_why():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with (
-            pytest.raises(RuntimeError, match="address already in use"),
+            pytest.raises(Failed, match="address already in use"),
             BoxProcess(BoxOptions(port=taken.getsockname()[1])),
         ):
             pass

@@ -29,6 +29,10 @@ def test_late_sending_is_this_machines_fault_and_says_what_to_do() -> None:
         ({"loop_lag_p99": 0.0123}, "p99 event-loop lag 12.3 ms is above 10 ms"),
         ({"cpu_share": 0.97}, "the sender used 97% of a core, above 90%; use --workers 2"),
         ({"machine_cpu": 0.99}, "all cores were 99% busy, above 95%; stop what else runs here"),
+        (
+            {"late_steps": 0.2},
+            "the simulated cluster fell behind: 20% of its steps were written late; stop what else runs",
+        ),
         ({"agents_asked": 40}, "40 agents were asked for, but at most 1 were alive at once"),
         ({"sessions_offered": 100, "sessions_started": 60}, "only 60 of the 100 sessions that were due"),
     ],

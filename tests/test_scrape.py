@@ -145,7 +145,7 @@ def test_every_name_in_the_table_stands_for_a_word_of_the_vocabulary() -> None:
     assert {source.word for source in SOURCES} <= set(WORDS)
     assert all(f"`{word}`" in explained for word in WORDS)
     assert {source.server for source in SOURCES} == {
-        "vllm", "sglang", "trtllm", "tgi", "llamacpp", "litellm", "dynamo", "dcgm"}  # fmt: skip
+        "vllm", "sglang", "trtllm", "tgi", "llamacpp", "litellm", "dynamo", "dcgm", "box"}  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -259,6 +259,7 @@ class Face:
             "preset": preset.name,
             "serves": preset.serves,
             "validity": preset.validity,
+            "timing": self.options.timing,
             "speed": self.options.speed,
             "replicas": len(self.cluster.replicas),
             "behind": self.driver.lag.too_much,

@@ -133,6 +133,13 @@ class BoxOptions(Struct, frozen=True, forbid_unknown_fields=True):
         if preset.block != BLOCK:
             raise ValueError(f"preset: block must be {BLOCK}, as the box's prompts are hashed, got {preset.block}")
 
+    @property
+    def timing(self) -> str:
+        """Whose times these are, how far they can be trusted, and whether the clock is the wall's."""
+        preset = self.scaled()
+        fast = f"; its clock runs {self.speed:g} times as fast as the wall's" if self.speed != 1 else ""
+        return f"{preset.serves}; {preset.validity}{fast}"
+
     def scaled(self) -> Preset:
         """The preset, with the cache and the batch that these options give it."""
         preset = PRESETS[self.preset] if isinstance(self.preset, str) else self.preset
