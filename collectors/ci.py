@@ -61,8 +61,7 @@ def markdown(title: str, gate: Gate | None, facts: Iterable[str], figures: Mappi
     if gate:
         lines += ["| | promise | what was seen |", "| --- | --- | --- |"]
         lines += [
-            f"| {MARKS[check['verdict']]} {check['verdict']} | {cell(check['name'])} | {cell(check['said'])} |"
-            for check in gate["checks"]
+            f"| {MARKS[check['verdict']]} | {cell(check['name'])} | {cell(check['said'])} |" for check in gate["checks"]
         ]
         lines += ["", *(f"- {cell(reason)}" for reason in gate["reasons"])]
     lines += [f"- {cell(fact)}" for fact in facts]

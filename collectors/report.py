@@ -16,7 +16,7 @@ from collectors.page import card, page, plot, section
 from collectors.recovery import recover
 from collectors.store import write_file
 from collectors.summary import BASELINE, duration, summarise
-from collectors.text import duration_text, gate_lines, number, share
+from collectors.text import GATES, duration_text, number, share
 from collectors.waterfall import waterfall
 
 Summary = dict[str, Any]
@@ -140,13 +140,12 @@ def _verdict(verdict: Summary) -> str:
 
 
 def _promises(gate: Summary | None) -> str:
-    """Which promises were kept, one a line; nothing where none was made."""
+    """What became of each promise, as a table; nothing where none was made."""
     if not gate:
         return ""
-    head, *rest = gate_lines(gate)
-    said = [line.strip().removeprefix("· ") for line in rest if line]
-    rows = "".join(f"<li>{escape(line)}</li>" for line in said)
-    return f'<div class="verdict {"good" if gate["verdict"] == "pass" else "bad"}"><b>{head}</b><ul>{rows}</ul></div>'
+    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in gate["reasons"])
+    head = f"<b>Promises: {GATES[gate['verdict']]}</b>" + (f"<ul>{reasons}</ul>" if reasons else "")
+    return f'<div class="verdict {"good" if gate["verdict"] == "pass" else "bad"}">{head}{tables.promises(gate)}</div>'
 
 
 def _cards(summary: Summary) -> list[str]:

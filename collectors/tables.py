@@ -7,7 +7,7 @@ from collectors.health import LIMITS, ms
 from collectors.metrics import ACCOUNTS
 from collectors.page import split_bar, table
 from collectors.summary import BASELINE
-from collectors.text import duration_text, number, share
+from collectors.text import MARKS, duration_text, number, share
 
 Summary = dict[str, Any]
 
@@ -32,6 +32,20 @@ def latencies(serving: Summary) -> str:
         if serving[key]["count"]
     ]
     return table(["", *columns, "count", "calls not answered"], rows)
+
+
+def promises(gate: Summary) -> str:
+    """One row for each promise: what came of it, and what was seen."""
+    several = len({check["group"] for check in gate["checks"]}) > 1
+    rows = [
+        [
+            MARKS[check["verdict"]],
+            f"{check['group']}: {check['name']}" if several else check["name"],
+            check["said"],
+        ]
+        for check in gate["checks"]
+    ]
+    return table(["", "promise", "what was seen"], rows, words=True)
 
 
 def archetypes(summary: Summary) -> str:

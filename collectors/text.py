@@ -48,8 +48,8 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-HEADS = {"pass": "all kept", "fail": "BROKEN", "undecided": "COULD NOT BE JUDGED"}
-MARKS = {"pass": "✓", "fail": "✗", "undecided": "?"}
+GATES = {"pass": "all kept", "fail": "BROKEN", "undecided": "COULD NOT BE JUDGED"}
+MARKS = {"pass": "✓ kept", "fail": "✗ broken", "undecided": "? cannot be said"}
 
 
 def gate_lines(gate: dict[str, Any] | None) -> list[str]:
@@ -58,10 +58,10 @@ def gate_lines(gate: dict[str, Any] | None) -> list[str]:
         return []
     several = len({check["group"] for check in gate["checks"]}) > 1
     rows = [
-        f"  {MARKS[check['verdict']]} {check['group'] + ': ' if several else ''}{check['name']}: {check['said']}"
+        f"  {MARKS[check['verdict']]:<18}{check['group'] + ': ' if several else ''}{check['name']}: {check['said']}"
         for check in gate["checks"]
     ]
-    return [f"Promises: {HEADS[gate['verdict']]}", *(f"  · {reason}" for reason in gate["reasons"]), *rows, ""]
+    return [f"Promises: {GATES[gate['verdict']]}", *(f"  · {reason}" for reason in gate["reasons"]), *rows, ""]
 
 
 def _endpoint(endpoint: dict[str, Any]) -> str:

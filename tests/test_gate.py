@@ -202,4 +202,4 @@ def test_recorded_text_can_break_neither_xml_nor_markdown() -> None:
     comment = ci.markdown("run", found, [])
 
     assert root.findtext(".//failure") == "?? <script> | @someone `x`\n# no"
-    assert comment.splitlines()[4] == "| ✗ fail | b | ?? &lt;script&gt; \\| @\u200bsomeone \\`x\\` \\# no |"
+    assert comment.splitlines()[4] == "| ✗ broken | b | ?? &lt;script&gt; \\| @\u200bsomeone \\`x\\` \\# no |"
