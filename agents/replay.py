@@ -8,6 +8,7 @@ finds in them what it would have found in the original.
 
 import math
 import zlib
+from typing import NamedTuple, TypeAlias
 
 from msgspec import Struct
 
@@ -18,6 +19,8 @@ from agents.script import Agent as Script
 from agents.script import Call, Gap, Join, Session, Start, Tool, Tools, spread
 from agents.sized import LEAST_MESSAGE, Room, start
 
+Pieces: TypeAlias = list[tuple[int, int]]
+"""A prompt: the key and the tokens of each piece."""
 FULL = 4_096
 """Tokens at which a message is full and the next one begins."""
 
@@ -73,11 +76,12 @@ def later(seconds: float, chain: Chain) -> Chain:
     return (yield from chain)
 
 
-def follow(script: Script, world: World, path: str, before: list[tuple[int, int]], skip: int = 0) -> Chain:
+def follow(script: Script, world: World, path: str, before: Pieces, skip: int = 0) -> Chain:
     """One agent, which begins with its parent's last prompt. Its first `skip` calls, and what lies before them, are
     taken to be done."""
     pace, room = world.pace, world.room
-    pieces, number, intents, last = before, 0, 1, 0
+    pieces, told = before, Conversation(pace.scale, room)
+    number, intents, last = 0, 1, 0
     children, past, begun = 0, 0, not skip
     if script.delay and begun:
         yield Wait(script.delay / pace.speed)
@@ -90,10 +94,11 @@ def follow(script: Script, world: World, path: str, before: list[tuple[int, int]
                 if not begun:
                     continue
                 output = max(1, round(step.output * pace.scale))
-                context, tokens = conversation(pieces, pace.scale, room)
+                context, tokens = told.tell(pieces)
                 if tokens + output > room.context:
                     return Outcome("context_limit", last, intents=intents - 1)
-                reply = yield Chat(context, output, exact=True, wanted_input=tokens)
+                thought = round(step.reasoning * pace.scale) if step.reasoning else None
+                reply = yield Chat(context, output, exact=True, wanted_input=tokens, reasoning=thought)
                 if not reply.ok:
                     return Outcome("failed", intents=intents - 1)
                 last = reply.output_tokens
@@ -122,10 +127,10 @@ def follow(script: Script, world: World, path: str, before: list[tuple[int, int]
     return Outcome("done", last, intents=intents)
 
 
-def prompt(before: list[tuple[int, int]], call: Call, world: World, place: str) -> list[tuple[int, int]]:
+def prompt(before: Pieces, call: Call, world: World, place: str) -> Pieces:
     """The pieces of a call's prompt: what it keeps, what is new, and what is its own."""
-    pieces = list(start(tuple(before), call.keep))
-    total = sum(tokens for _, tokens in pieces)
+    pieces = cut(before, call.keep)
+    total = sum([tokens for _, tokens in pieces])
     if total < call.keep:  # more is kept than there was: a trace that begins in the middle
         pieces.append((mix(world.own, hash_of(place, 1)), call.keep - total))
         total = call.keep
@@ -134,31 +139,68 @@ def prompt(before: list[tuple[int, int]], call: Call, world: World, place: str) 
         total += tokens
     if total < call.input:
         pieces.append((mix(world.own, hash_of(place, 0)), call.input - total))
-    return list(start(tuple(pieces), call.input))
+    return cut(pieces, call.input)
 
 
-def conversation(pieces: list[tuple[int, int]], scale: float, room: Room) -> tuple[Context, int]:
-    """A prompt as messages, and how many tokens it is. Where a message ends depends on what stands before it alone."""
-    groups: list[list[tuple[int, int]]] = [[]]
-    held = recorded = made = 0
-    for key, tokens in pieces:
-        recorded += tokens
-        size = round(recorded * scale) - made
-        if held >= FULL:
-            groups.append([])
-            held = 0
-        if size:
-            groups[-1].append((key, size))
-            held, made = held + size, made + size
-    if len(groups) > 1 and held < 2 * LEAST_MESSAGE:  # too small for a message of its own
-        rest = groups.pop()
-        groups[-1] += rest
-    request = round(room.calibration.per_request)
-    messages = [Message("user", sum(size for _, size in group), parts=tuple(group)) for group in groups if group]
-    tail = messages[-1] if messages else Message("user", LEAST_MESSAGE, parts=((0, LEAST_MESSAGE),))
-    least = max(LEAST_MESSAGE, tail.tokens - request)
-    messages[-1:] = [Message("user", least, parts=start(tail.parts, least) or tail.parts)]
-    return Context(messages), sum(message.tokens for message in messages) + request
+def cut(pieces: Pieces, tokens: int) -> Pieces:
+    """The first so many tokens of some pieces; taken from the end, where most is kept."""
+    pieces, total = list(pieces), sum([size for _, size in pieces])
+    while total > tokens:
+        key, size = pieces.pop()
+        total -= size
+        if total < tokens:
+            pieces.append((key, tokens - total))
+            break
+    return pieces
+
+
+class Full(NamedTuple):
+    """A message that is full, and where the next one begins."""
+
+    message: Message
+    pieces: int
+    recorded: int  # tokens of those pieces
+    made: int  # the same, scaled
+
+
+class Conversation:
+    """Prompts as messages. Where a message ends depends on what stands before it alone, so what a prompt begins with is
+    not made again."""
+
+    def __init__(self, scale: float, room: Room) -> None:
+        self.scale, self.request = scale, round(room.calibration.per_request)
+        self.pieces: Pieces = []
+        self.full: list[Full] = []
+
+    def tell(self, pieces: Pieces) -> tuple[Context, int]:
+        """A prompt as messages, and how many tokens it is."""
+        full = self.full
+        while full and full[-1].message.parts and self.pieces[: full[-1].pieces] != pieces[: full[-1].pieces]:
+            full.pop()
+        begun, recorded, made = full[-1][1:] if full else (0, 0, 0)
+        group, held = list[tuple[int, int]](), 0
+        for place in range(begun, len(pieces)):
+            if held >= FULL:
+                full.append(Full(Message("user", held, parts=tuple(group)), place, recorded, made))
+                group, held = [], 0
+            key, tokens = pieces[place]
+            recorded += tokens
+            size = round(recorded * self.scale) - made
+            if size:
+                group.append((key, size))
+                held, made = held + size, made + size
+        self.pieces = pieces
+        return self.ended([one.message for one in full], group, held)
+
+    def ended(self, messages: list[Message], group: list[tuple[int, int]], held: int) -> tuple[Context, int]:
+        """The messages with the last one, which is smaller by what the template adds to a request."""
+        if messages and held < 2 * LEAST_MESSAGE:  # too small for a message of its own
+            last = messages.pop()
+            group, held = [*last.parts, *group], held + last.tokens
+        parts = tuple(group) or ((0, LEAST_MESSAGE),)
+        least = max(LEAST_MESSAGE, held - self.request)
+        messages.append(Message("user", least, parts=start(parts, least) or parts))
+        return Context(messages), sum(message.tokens for message in messages) + self.request
 
 
 MASK = (1 << 63) - 1

@@ -16,7 +16,7 @@ from agentload.traces.detect import read
 from agentload.traces.graph import Agent, Call, Gap, Piece, Session, Start, Thread, Tool, Tools, common
 from agentload.traces.source import Complaints
 from agents.chain import Chat, Outcome, Reply, Spawn, ToolCall, ToolResult, Wait
-from agents.replay import FULL, Pace, Way, World, conversation, mix, prompt, replay
+from agents.replay import FULL, Conversation, Pace, Way, World, mix, prompt, replay
 from agents.sized import Room
 from agents.text import Calibration, Encoder
 from collectors.load import Run
@@ -113,7 +113,7 @@ def test_equal_pieces_are_equal_text_whoever_sends_them() -> None:
     head = [(n, 512) for n in range(20)]
     long = [*head, *((n, 512) for n in range(100, 120))]
     short = [*head, (900, 77)]
-    a, b = ("\n".join(text(Chat(conversation(pieces, 1.0, ROOM)[0], 1))) for pieces in (long, short))
+    a, b = ("\n".join(text(Chat(Conversation(1.0, ROOM).tell(pieces)[0], 1))) for pieces in (long, short))
     words = len(a[: common(a, b)].split()) - 1
 
     assert words >= 20 * 512 - 5 * (20 * 512 // FULL + 1)  # all of it, less what the template costs in messages
@@ -121,11 +121,25 @@ def test_equal_pieces_are_equal_text_whoever_sends_them() -> None:
 
 def test_a_rest_too_small_for_a_message_of_its_own_joins_the_last_one() -> None:
     head = [(n, 512) for n in range(8)]  # fills a message
-    (alone,) = conversation(head, 1.0, ROOM)[0].messages
-    (joined,) = conversation([*head, (99, 5)], 1.0, ROOM)[0].messages
+    (alone,) = Conversation(1.0, ROOM).tell(head)[0].messages
+    (joined,) = Conversation(1.0, ROOM).tell([*head, (99, 5)])[0].messages
 
     assert joined.tokens == alone.tokens + 5
     assert joined.parts[: len(head) - 1] == alone.parts[: len(head) - 1]
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.13])
+def test_a_prompt_is_the_same_messages_whatever_was_told_before(scale: float) -> None:
+    rng, told = np.random.default_rng(2), Conversation(scale, ROOM)
+    pieces: list[tuple[int, int]] = []
+    for _ in range(60):
+        if rng.random() < 0.3:
+            pieces = pieces[: int(rng.integers(len(pieces) + 1))]
+        pieces = pieces + [(int(rng.integers(1 << 40)), int(rng.integers(1, 900))) for _ in range(rng.integers(1, 30))]
+        context, tokens = told.tell(pieces)
+        fresh, same = Conversation(scale, ROOM).tell(pieces)
+        assert (context.messages, tokens) == (fresh.messages, same)
+        assert tokens == approx(scale * sum(size for _, size in pieces), abs=1)
 
 
 def test_a_session_that_begins_in_its_middle_asks_for_the_rest_with_the_same_prompts() -> None:
@@ -146,7 +160,7 @@ def test_shared_text_stays_shared_where_words_are_not_tokens(per_word: float) ->
     prompts = [[*head, (1_000 + i, 10 + i)] for i in range(5)]
     texts = []
     for pieces in prompts:
-        context, tokens = conversation(pieces, 1.0, room)
+        context, tokens = Conversation(1.0, room).tell(pieces)
         assert tokens == 50 * 64 + pieces[-1][1]
         texts.append(" ".join(Encoder(room.calibration).plain(message)["content"] for message in context.messages))
     for a, b in itertools.pairwise(texts):
