@@ -126,6 +126,20 @@ def test_a_report_made_again_judges_again(tmp_path: Path) -> None:
     assert "Promises: BROKEN" in (folder / "report.html").read_text()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "--archetype", "fixed", "--output-tokens", "8", "--agents", "4", "--sessions", "16"],
+        ["replay", str(Path(__file__).parent / "data" / "run-schema-1"), "--simulate"],
+    ],
+)
+def test_runs_and_replays_end_with_1_where_they_break_one(words: list[str], tmp_path: Path) -> None:
+    ended = CliRunner().invoke(app, [*words, "--slo", "e2e_p50=0.00001", "--out", str(tmp_path)])
+
+    assert ended.exit_code == 1
+    assert "✗ broken" in ended.output
+
+
 def test_a_promise_about_gaps_keeps_the_gaps(tmp_path: Path) -> None:
     assert command(tmp_path, "--slo", "itl_p50=1").exit_code == 0
 
