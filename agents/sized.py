@@ -103,12 +103,13 @@ class History:
         self.context.append(message)
         self.tokens = reply.input_tokens + message.tokens + round(self.room.calibration.per_message)
 
-    def ask(self, output: int) -> Chat:
-        """The next model call. Where the endpoint cannot be told to force a length, the last message asks for it."""
+    def ask(self, output: int, thought: int | None = None) -> Chat:
+        """The next model call, of whose reply so much is to be reasoning. Where the endpoint cannot be told to force a
+        length, the last message asks for it."""
         last = self.context.messages[-1]
         if not self.room.forces_length and last.text is None:
             self.context.messages[-1] = structs.replace(last, text=f"Write about {output} words.", pad=True)
-        return Chat(self.context, output, exact=True, wanted_input=self.tokens)
+        return Chat(self.context, output, exact=True, wanted_input=self.tokens, reasoning=thought)
 
     def summarise(self, output: int) -> Chat:
         """The call with which a harness compacts: the whole history once more, answered by a summary."""
@@ -197,7 +198,7 @@ def sized(
                 yield Note("compactions")
                 history.limit = limit_of(a, room, dice, history.tokens)
                 output = max(1, min(output, history.limit - history.tokens))
-            reply = yield impatient(thinking(history.ask(output), a, dice), a, dice)
+            reply = yield impatient(history.ask(output, thought(a, output, dice)), a, dice)
             if not reply.ok:
                 return Outcome(reply.ending, intents=intents)
             history.put_back(reply)
@@ -228,11 +229,9 @@ def delegate(a: Archetype, dice: Dice, child: Child) -> Generator[Ask, Any, int]
     return told
 
 
-def thinking(chat: Chat, a: Archetype, rng: Numbers) -> Chat:
-    """The call, with how much of its reply is to be reasoning."""
-    if a.reasoning is None:
-        return chat
-    return structs.replace(chat, reasoning=round(min(1.0, draw(a.reasoning, rng)) * chat.max_tokens))
+def thought(a: Archetype, output: int, rng: Numbers) -> int | None:
+    """How much of a reply is to be reasoning; None where the model decides."""
+    return None if a.reasoning is None else round(min(1.0, draw(a.reasoning, rng)) * output)
 
 
 def impatient(chat: Chat, a: Archetype, rng: Numbers) -> Chat:
