@@ -27,9 +27,15 @@ bench: $(VENV)/ok
 	$(BIN)/python -m benchmarks
 
 .PHONY: crash
-# A run's processes killed at random moments, a hundred times each: about half an hour on two quiet cores.
+# A run's processes killed at random moments, a hundred times each, and faults under load: half an hour on two quiet cores;
+# writes docs/crashes.md.
 crash: $(VENV)/ok
-	$(BIN)/python -m tests.crashes --each 100
+	$(BIN)/python -m tests.crashes --each 100 --page docs/crashes.md
+
+.PHONY: pythons
+# The same seed on every Python from 3.11 to 3.14 that is here: the same sessions.
+pythons: $(VENV)/ok
+	$(BIN)/python -m tests.pythons
 
 .PHONY: soak
 # Half an hour and two million calls or more, which nothing may grow with; writes docs/soak.md and its chart.

@@ -26,7 +26,7 @@ from agentload.disk import report
 from benchmarks.rows import machine
 from collectors.load import load_run
 from tests.client_made import CLIENTS
-from tests.faults import flooded, server, wrong
+from tests.faults import FAULTS, MOST_GROWN, STEPS, flooded, server, wrong
 from tests.fleet_made import HOUSE, logged, recorded, until
 
 AGENTS = 8
@@ -223,28 +223,88 @@ def row(kind: str, made: list[Trial]) -> dict[str, Any]:
     }
 
 
+PAGE = """\
+# Killed, refused, failed: the figures
+
+Made by `make crash` (`python -m tests.crashes --page docs/crashes.md`); do not edit. What is promised is in
+[limits](limits.md).
+
+## Processes killed at random moments
+
+`kill -9` of the run, of one of two workers, of their master, of the box; half of the moments are spread over the whole
+life of a run, start and report included, half lie in its busy part. A trial is survived when the others end by
+themselves, no port stays held, nothing is a traceback, `agentload report` reads the folder, no record is there twice,
+every call that the box had is recorded or counted as missing, and no call answered more than {missing:g} s before the
+kill is without its record. On {cores} cores ({processor}), Python {python}.
+
+{killed}
+
+The oldest missing answer is how long before the kill it had been answered. Trials without a folder were killed before
+they had one; of a box that dies, the run goes on and records that nobody answers.
+
+## Faults under load
+
+Sessions of {steps} calls, a fifth of them against an endpoint that fails in one of {faults} ways each time; two
+attempts a call. Survived is: calls begun are calls ended, and sessions likewise; no task, call or connection is left;
+memory grows by less than {grown:g} MB in the second half.
+
+{flooded}
+"""
+
+
+def page(rows: list[dict[str, Any]], floods: list[dict[str, Any]], where: dict[str, Any]) -> str:
+    """The figures as a page."""
+    shown = [
+        {
+            "client": flood["client"],
+            "calls begun": flood["begun"],
+            "ended": sum(flood["statuses"].values()),
+            "answered": flood["statuses"]["ok"],
+            "statuses": len(flood["statuses"]),
+            "sessions": flood["sessions"],
+            "faults": flood["met"],
+            "tasks, calls, files left": flood["tasks"] + flood["in_flight"] + flood["files"],
+            "memory, MB": round(flood["grown_bytes"] / 1e6, 2),
+            "survived": "no: " + flood["wrong"] if flood["wrong"] else "yes",
+        }
+        for flood in floods
+    ]
+    known = {key: where[key] for key in ("cores", "processor", "python")}
+    tables = {"killed": table(rows), "flooded": table(shown)}
+    return PAGE.format(**known, **tables, missing=MISSING, steps=STEPS, faults=len(FAULTS), grown=MOST_GROWN / 1e6)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Rows with the same keys as Markdown."""
+    lines = [
+        list(rows[0]),
+        ["---"] * len(rows[0]),
+        *([f"{x:,}" if isinstance(x, int) else str(x) for x in row.values()] for row in rows),
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--each", type=int, default=100, help="trials of each kind")
-    options.add_argument("--kinds", nargs="*", default=list(KINDS), choices=list(KINDS))
+    options.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
     options.add_argument("--calls", type=int, default=10_000, help="calls of each client, a fifth meeting faults")
     options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--json", type=Path, default=Path("runs/crashes.json"), help="write the figures there")
+    options.add_argument("--page", type=Path, help="write the figures there, as a page")
     given = options.parse_args()
-    rows = []
+    rows, floods = [], []
     for kind in given.kinds:
         with tempfile.TemporaryDirectory() as out:
             rows.append(row(kind, trials(kind, given.each, given.seed, Path(out))))
         print(json.dumps(rows[-1]), flush=True)  # noqa: T201
-        given.json.parent.mkdir(parents=True, exist_ok=True)
-        given.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2))
-    bad = any(row["survived"] < row["trials"] for row in rows)
     for client in CLIENTS:
         with server() as url:
             found = uvloop.run(flooded(client, url, given.calls))
-        print(json.dumps({"faults mixed": client} | found._asdict() | {"wrong": wrong(found)}), flush=True)  # noqa: T201
-        bad = bad or bool(wrong(found))
-    return int(bad)
+        floods.append({"client": client} | found._asdict() | {"wrong": wrong(found)})
+        print(json.dumps(floods[-1]), flush=True)  # noqa: T201
+    if given.page is not None:
+        given.page.write_text(page(rows, floods, machine()))
+    return int(any(row["survived"] < row["trials"] for row in rows) or any(flood["wrong"] for flood in floods))
 
 
 if __name__ == "__main__":

@@ -4,17 +4,25 @@ import contextlib
 import os
 import resource
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import uvloop
 
-from agentload.disk import Disk, finish, open_store, report
+from agentload.box.options import BoxOptions
+from agentload.box.serve import BoxProcess
+from agentload.commands import resolve
+from agentload.disk import FULL, Disk, finish, open_store, report
 from agentload.errors import BadInput, Failed
+from agentload.realtime import run
+from agentload.screen import Watch
 from collectors.load import load_run
 from collectors.records import Call
 from collectors.recovery import recover
 from collectors.store import Store
+from tests.fleet_made import until
 
 
 def a_call(session: int) -> Call:
@@ -110,6 +118,34 @@ def test_a_run_whose_folder_takes_no_more_goes_elsewhere_whole(
     assert sessions(store.folder) == list(range(700))
     assert load_run(store.folder).header == {"seed": 1, "duration": 2.0, "unrecorded_calls": 0}
     assert f"the whole run is in {store.folder}" in capsys.readouterr().err
+
+
+def test_a_run_whose_records_find_no_place_ends_and_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentload.disk.PATIENCE", 0.3)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def sabotage() -> None:
+        begun: Path = until(lambda: next(tmp_path.glob("runs/*/calls.begun"), None))
+        shutil.rmtree(begun.parent)
+        begun.parent.write_text("")  # a file where the folder was
+
+    thread = threading.Thread(target=sabotage)
+    with BoxProcess(BoxOptions(speed=10.0)) as url:
+        spec = resolve(None, {"url": url, "archetype": ["fixed"], "agents": 4, "duration": 60.0})
+        thread.start()
+        folder, stopped = uvloop.run(run(spec, tmp_path / "runs", Watch()))
+    thread.join()
+
+    result = load_run(folder)
+    assert stopped == FULL
+    assert result.header["duration"] < 20
+    assert len(result.calls) > 8
+    assert set(result.calls.session[result.calls.session >= 0]) == set(result.sessions.session)
+    first, last = capsys.readouterr().err.splitlines()
+    assert "takes no records (File exists): they stay in memory" in first
+    assert f"the whole run is in {folder}" in last
 
 
 def test_records_that_find_no_place_at_all_are_counted(tmp_path: Path) -> None:
