@@ -234,6 +234,20 @@ def test_what_is_read_before_the_clock_lies_before_zero_and_counters_are_waited_
     assert len(found) == after
 
 
+def test_energy_that_is_always_used_keeps_no_run_from_its_end() -> None:
+    joules = iter(range(1000))
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        saying(f'DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION{{gpu="0"}} {next(joules)}\n')(handler)
+
+    with serving(answer) as root, Scraper([Page([f"{root}/metrics"])]) as scraper:
+        scraper.begin(lambda sample: None, time.perf_counter())
+        began = time.perf_counter()
+        scraper.settle()
+
+    assert time.perf_counter() - began < 2
+
+
 def test_pages_with_passwords_or_of_other_kinds_are_refused_before_anything_is_sent() -> None:
     for url, said in (("http://me:pw@host/metrics", "password"), ("host:9400", "http://")):
         with pytest.raises(BadInput, match=said):

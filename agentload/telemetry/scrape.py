@@ -63,10 +63,12 @@ class Page:
                 raise BadInput(str(error)) from None
         self.tried = threading.Event()
         self.absent = False  # there is no such page
-        self.quiet = False  # two readings in a row said the same, and that nothing is running
+        self.since = math.inf  # when the run was over
+        self.quiet = False  # two readings since then said the same, and that nothing is running
         self.read = self.failed = 0
         self.error = ""
         self.servers: set[str] = set()
+        self._asked = -math.inf
         self._counters: dict[tuple[str, str, str], float] = {}
 
     @property
@@ -87,10 +89,10 @@ class Page:
         for server, series, word, value in rows or []:
             self.servers.add(server)
             yield Sample(began, self.url, server, series, word, value)
-        counters = {row[:3]: row[3] for row in rows or [] if WORDS[row[2]].counter}
+        counters = {row[:3]: row[3] for row in rows or [] if WORDS[row[2]].counter and row[2] != "energy"}
         busy = any(row[3] for row in rows or [] if row[2] in ("running", "waiting"))
-        self.quiet = rows is None or (counters == self._counters and not busy)
-        self._counters = counters
+        self.quiet = rows is None or (self._asked >= self.since and counters == self._counters and not busy)
+        self._asked, self._counters = began, counters
 
     def _rows(self) -> list[tuple[str, str, str, float]] | None:
         """What the page says; None where it could not be read."""
@@ -198,7 +200,7 @@ class Scraper:
         """Read more often until every page's counters stand still, for a few seconds at most. No sample follows."""
         end = time.perf_counter() + LONGEST_SETTLING
         for page in self.pages:
-            page.quiet = page.absent or not page.read
+            page.quiet, page.since = page.absent or not page.read, time.perf_counter()
         self._hurry.set()
         while not all(page.quiet for page in self.pages) and time.perf_counter() < end:
             time.sleep(SETTLING / 4)
