@@ -4,11 +4,13 @@ import http.client
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import time
 import urllib.parse
 import urllib.request
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -18,7 +20,9 @@ from agentload.null import null_server, read_log
 from agentload.selfcheck import Rung, advice, limits, stand, to_text
 from agents.sse import Events
 from benchmarks.command import fixed, run
+from benchmarks.page import renew
 from benchmarks.rows import Row, to_markdown
+from benchmarks.silicon import stepping, storm
 
 
 def post(url: str, body: dict[str, object], identity: str) -> list[bytes]:
@@ -141,3 +145,18 @@ def test_the_benchmarks_name_the_sections_there_are() -> None:
 
     assert said.returncode == 2
     assert "no section senders; there are start, sender" in said.stderr
+
+
+def test_a_page_keeps_the_sections_that_are_not_made_anew(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    renew(page, "# Head", {"One": "## One\n\nfirst\n", "Three": "## Three\n\nthird\n"}, ("One", "Two", "Three"))
+    renew(page, "# Head", {"Two": "## Two\n\nsecond\n", "Three": "## Three\n\nanew\n"}, ("One", "Two", "Three"))
+
+    assert page.read_text() == "# Head\n\n## One\n\nfirst\n\n## Two\n\nsecond\n\n## Three\n\nanew\n"
+
+
+def test_what_the_validation_page_says_of_the_engine_can_be_made() -> None:
+    stepped, stormy = stepping(), storm()
+
+    assert stepped.count("| yes |") == 3 and "NO" not in stepped
+    assert 170 <= int(re.findall(r"\*\*(\d+) preemptions\*\*", stormy)[1]) <= 215  # a real vLLM had 192
