@@ -38,6 +38,8 @@ LOST = 0.05
 """Share of a prompt whose loss counts."""
 TOOLS = 8
 """Tools that are told apart, the most frequent; the others are one."""
+UNEXPLAINED = "unexplained"
+"""The tool that stands for gaps of which the trace does not say what they were."""
 NEVER = 10_000_000.0
 """Tokens at which a session compacts that never does."""
 
@@ -122,6 +124,9 @@ def look(agent: Agent, seen: Seen, shared: bool) -> None:
             case Gap(seconds, person):
                 if person and shape.inputs:
                     seen.pauses.append(seconds)
+                elif shape.inputs and not tools_of_step:
+                    tools_of_step += 1
+                    seen.tools.setdefault(UNEXPLAINED, []).append((seconds, 0, True))
             case Tools(calls):
                 tools_of_step += len(calls)
                 for tool in calls:

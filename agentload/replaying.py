@@ -9,9 +9,11 @@ from agentload.errors import BadInput
 from agentload.gating import NO_FILES, Files
 from agentload.recorded import recorded
 from agentload.spec import Spec
-from agentload.terminal import note
+from agentload.terminal import note, warn
 from agentload.tracing import problems
 
+BOX_CONTEXT = 131_072
+"""Tokens of context that the simulated cluster has where a spec does not say."""
 LANES = 32
 """Sessions of a trace that are replayed at once where nothing is said."""
 
@@ -32,6 +34,7 @@ def replay(
     """Replay a trace, in real time or in virtual, and judge it; return the exit code."""
     spec = resolve(trace, how, flags)
     note("".join(f"{line}\n" for line in problems(recorded(spec).complaints)), end="")
+    too_long(spec)
     files.check(bool(spec.slo))
     if dry_run:
         commands.print_expected(spec)
@@ -41,6 +44,16 @@ def replay(
     with commands.aimed(spec, out, flags) as spec:
         folder, code = commands.perform(spec, out, quiet or as_json, commands.ALONE | {"workers": workers})
     return commands.finish(folder, code, quiet=quiet, as_json=as_json, files=files)
+
+
+def too_long(spec: Spec) -> None:
+    """Say so where some calls do not fit the context, as far as it is known before anything is asked."""
+    context = spec.endpoint.context_length or (None if spec.endpoint.url else spec.box.context or BOX_CONTEXT)
+    said = recorded(spec).about(context)
+    if said["calls_too_long"]:
+        fits = spec.scale * 0.97 * (context or 0) / said["longest_call_tokens"]
+        warn(f"{said['calls_too_long']:,} of {said['calls']:,} calls do not fit the context of {context:,} tokens; "
+             f"their sessions end there. --scale {fits:.2g} makes all of them fit")  # fmt: skip
 
 
 def resolve(trace: Path, how: dict[str, Any], flags: dict[str, Any]) -> Spec:

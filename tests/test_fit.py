@@ -16,7 +16,7 @@ from agentload.fit import CLASS, Fit, fit_archetype
 from agentload.spec import changed
 from agentload.traces.analyse import analyse
 from agentload.traces.detect import read
-from agentload.traces.graph import Agent, Call, Session
+from agentload.traces.graph import Agent, Call, Gap, Session
 from agentload.traces.source import Complaints
 from agentload.tracing import fit as fit_command
 from agents.archetypes import FIXED, SUPPORT, Archetype
@@ -167,6 +167,25 @@ def test_fan_out_and_joins_come_back(join: Any, quorum: float) -> None:
     assert sample(found.spawns, 4_000, rng).mean() == approx(1.2, rel=0.2)
     if join == "quorum":
         assert found.quorum == approx(np.mean([2 / 3, 3 / 5]), abs=0.02)
+
+
+def test_gaps_that_nobody_explains_take_their_time_as_a_tool() -> None:
+    steps = (
+        Call(100, 5),
+        Gap(5.0),
+        Call(200, 5, 100),
+        Gap(90.0, person=True),
+        Call(300, 5, 200),
+        Gap(7.0),
+        Call(400, 5, 300),
+    )
+    kind = fit_archetype([Session(str(n), Agent(steps)) for n in range(50)], "mine").archetypes["mine"]
+
+    (tool,) = kind.tools
+    assert tool.name == "unexplained"
+    assert sample(tool.seconds, 2_000, np.random.default_rng(1)).mean() == approx(6.0, rel=0.05)
+    assert sample(kind.tool_calls, 2_000, np.random.default_rng(1)).mean() == approx(2 / 3, rel=0.1)
+    assert kind.pause == approx(1 / 3, abs=0.01)
 
 
 def test_few_sessions_and_poor_fits_are_said(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import tomllib
 import urllib.request
 from collections.abc import Iterator
@@ -145,6 +146,10 @@ def test_what_does_not_fit_the_context_is_counted_and_a_scale_makes_it_fit(trace
     fits = virtual(structs.replace(spec_of(trace, scale=0.4), box=small), tmp_path / "b")
     page = write_report(next((tmp_path / "a").iterdir())).read_text()
 
+    said = CliRunner().invoke(app, ["replay", str(trace), "--scale", "20", "--dry-run"]).stderr
+    assert re.search(
+        r"\d+ of 56 calls do not fit the context of 131,072 tokens; .* --scale [5-9][.\d]* makes all", said
+    )
     assert "context_limit" in set(ended.sessions.outcome)
     over = sum(one.call.input + one.call.output > 12_000 for s in SESSIONS for one in timed(s))
     assert f"{over} of its calls do not fit the context" in page
