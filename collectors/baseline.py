@@ -16,7 +16,7 @@ from collectors.resample import FEWEST, TAIL, Side
 from collectors.slo import Z
 
 RESAMPLES = 400
-DRAWS = 50_000_000
+DRAWS = 20_000_000
 """Sessions drawn in all at most: a run of a million sessions takes fewer resamples, whose edges agree the better."""
 LEAST = 100
 
