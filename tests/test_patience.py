@@ -16,6 +16,7 @@ from agentload.box.serve import serve
 from agents.chain import Chain, Chat, Context, HangUp, Message, Outcome
 from agents.endpoint import Endpoint, Features
 from agents.text import Encoder
+from collectors.habits import habits
 from collectors.ledger import ledger
 from collectors.load import Run
 from collectors.records import Call
@@ -125,3 +126,22 @@ def test_what_was_given_up_is_wasted_and_said(tmp_path: Path) -> None:
     assert said["gave_up"] == said["abandoned"] == gone.sum() == (run.sessions.outcome == "abandoned").sum()
     assert "calls that agents gave up on" in page.read_text()
     assert "gave_up" in page.read_text()
+
+
+@pytest.mark.parametrize(("again", "recovers"), [(0, True), (50, False)])
+def test_impatience_can_keep_a_cluster_down_after_what_overloaded_it_has_gone(
+    again: int, recovers: bool, tmp_path: Path
+) -> None:
+    """A metastable failure (Bronson et al., HotOS 2021): three calls a second where five can be served, and sixty at
+    once at the start. Each waits four seconds and then hangs up. If it asks again, every call is begun when its agent
+    is about to give up, and nothing is ever answered; the cluster works only for the waste."""
+    profile = {"type": "sum", "parts": [{"type": "constant", "rate": 3.0}, {"type": "recorded", "times": [0.0] * 60}]}
+    kind = {"output_tokens": 128, "task_tokens": 200, "patience": {"call": 4.0, "again": again}}
+    run = virtual(tmp_path, duration=90.0, drain=0.0, profile=profile, archetypes={"fixed": kind}, box={"seats": 8})
+    late = run.calls.where(run.calls.end >= 60.0)
+    answered = (late.status == "ok").sum() / 30.0
+
+    assert answered == approx(3.0, abs=0.1) if recovers else answered == 0.0
+    waste = habits(run)
+    assert (waste["retries"]["attempts_per_call"] > 5) != recovers
+    assert waste["patience"]["gave_up"] > 20
