@@ -238,7 +238,9 @@ def test_only_the_sampled_sessions_become_spans_and_all_count_in_the_metrics() -
     assert point.count == 300
 
 
-def test_a_receiver_that_is_down_costs_spans_and_nothing_else(box: str, tmp_path: Path) -> None:
+def test_a_receiver_that_is_down_costs_spans_and_nothing_else(
+    box: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     flags: dict[str, Any] = {"archetype": ["chat"], "agents": 12, "sessions": 60}
     alone = finished(box, tmp_path, **flags)
     began = time.perf_counter()
@@ -248,6 +250,7 @@ def test_a_receiver_that_is_down_costs_spans_and_nothing_else(box: str, tmp_path
     assert len(told.calls) == len(alone.calls)
     assert told.header["otlp"]["failed"] == (told.calls.session >= 0).sum() + len(told.tools) + len(told.sessions)
     assert lag < less + 0.005
+    assert f"{told.header['otlp']['failed']:,} spans were not taken" in capsys.readouterr().err
     assert time.perf_counter() - began < 25
 
 
@@ -266,5 +269,8 @@ def test_the_environments_endpoint_is_enough(monkeypatch: pytest.MonkeyPatch) ->
     with receiving() as (url, received):
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
         assert traces.wanted(spec)
+        with monkeypatch.context() as grpc:
+            grpc.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+            assert not traces.wanted(spec)
         exported(ABOUT, Batch([call()], [], []))
     assert [span.name for span in received.spans] == ["chat m"]

@@ -77,6 +77,9 @@ class Beside:
         if self.traces is not None:
             self.sent = self.traces.close() | {"dropped": sum(tap.dropped for tap in self.taps)}
             self.traces = None
+            if lost := self.sent["failed"] + self.sent["dropped"] or self.sent.get("error"):
+                why = f"{lost:,} spans were not taken" if isinstance(lost, int) else lost
+                warn(f"{why}; the run itself is whole")
 
     def describe(self) -> dict[str, Any]:
         """What came of it, for the run's header."""

@@ -67,7 +67,7 @@ class Spans:
         found: dict[str, Value] = common(about, call) | self.server | {
             "gen_ai.operation.name": about.operation, "gen_ai.request.model": about.model,
             "gen_ai.request.stream": about.stream, "agentload.step": call.step, "agentload.attempt": call.attempt,
-            "agentload.due_lag": max(0.0, call.sent - call.due),
+            "agentload.send_lag": max(0.0, call.sent - call.due - call.connect - call.throttled),
         }  # fmt: skip
         if call.wanted_output_tokens is not None:
             found["gen_ai.request.max_tokens"] = call.wanted_output_tokens

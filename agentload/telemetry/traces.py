@@ -38,8 +38,9 @@ def wanted(spec: Spec) -> bool:
                 "otlp_endpoint needs OpenTelemetry, which is not installed; install agentload[otel], or leave it out"
             )
         return True
-    asked = any(os.environ.get(name) for name in ENDPOINTS)
-    return asked and installed and os.environ.get("OTEL_SDK_DISABLED", "").lower() != "true"
+    said = os.environ.get
+    refused = said("OTEL_SDK_DISABLED", "").lower() == "true" or said("OTEL_EXPORTER_OTLP_PROTOCOL", "") == "grpc"
+    return installed and not refused and any(said(name) for name in ENDPOINTS)
 
 
 class Traces:
