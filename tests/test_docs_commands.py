@@ -42,7 +42,7 @@ def shown() -> Iterator[str]:
     """Every command line of ours in the documents, and every example in the help."""
     for page in PAGES:
         for block in re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL):
-            for line in block.splitlines():
+            for line in block.replace("\\\n", " ").splitlines():
                 if line.startswith("$ agentload "):
                     yield line.removeprefix("$ ")
     for command in commands(GROUP):
