@@ -122,6 +122,27 @@ def test_cache_size_and_lifetime_are_those_of_a_cache_that_moves_single_pieces()
     assert sharing.ideal >= sharing.by_size[-1] > sharing.by_size[0]
 
 
+def test_a_memory_that_begins_anew_forgets_the_prompts_of_those_who_go_on() -> None:
+    whole, small = Sharing((10,), (1.0,)), Sharing((10,), (1.0,), most=40)
+    for sharing in (whole, small):
+        prompts = [Prompt() for _ in range(5)]
+        for step in range(20):
+            for agent, prompt in enumerate(prompts):
+                call = Call(10 * (step + 1), 1, 10 * step, (Run(1_000 * agent + step, 10),))
+                sharing.add(prompt, call, step, 0)
+
+    assert whole.ideal == 5 * sum(10 * step for step in range(20))
+    assert 0.5 * whole.ideal < small.ideal < whole.ideal
+    assert small.input == whole.input
+
+
+def test_what_is_kept_of_what_nobody_said_was_not_seen() -> None:
+    """A trace that begins in the middle."""
+    stats = analyse([Session("a", Agent((Call(100, 5, 80), Call(150, 5, 100))))])
+
+    assert stats.hit == approx(100 / 250)
+
+
 def test_sums_over_calls_are_those_of_a_list() -> None:
     rng, sums, plain = np.random.default_rng(5), Fenwick(), list[int]()
     for _ in range(300):

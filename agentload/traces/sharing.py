@@ -19,31 +19,38 @@ many come out a little low."""
 class Prompt:
     """The last prompt of an agent: the numbers of its pieces, and what identifies each with all before it."""
 
-    __slots__ = ("chains", "numbers")
+    __slots__ = ("chains", "memory", "numbers")
 
     def __init__(self) -> None:
+        self.begin(0)
+
+    def begin(self, memory: int) -> None:
+        """Nothing was said yet, as far as this memory goes."""
         self.numbers: Numbers = np.empty(0, np.int64)
         self.chains: list[int] = []
+        self.memory = memory
 
     def copy(self) -> "Prompt":
         other = Prompt()
-        other.numbers, other.chains = self.numbers, self.chains
+        other.numbers, other.chains, other.memory = self.numbers, self.chains, self.memory
         return other
 
 
 class Sharing:
     """What calls, one after the other, share with those before them. Sums of tokens."""
 
-    def __init__(self, sizes: tuple[int, ...], lifetimes: tuple[float, ...]) -> None:
+    def __init__(self, sizes: tuple[int, ...], lifetimes: tuple[float, ...], most: int = MOST) -> None:
         self.input = self.ideal = self.pieces = self.seen_pieces = 0
         self.known = False  # whether any call said anything of its prompt
         self.by_size = np.zeros(len(sizes))
         self.by_lifetime = np.zeros(len(lifetimes))
-        self._sizes, self._lifetimes = np.array(sizes, float), np.array(lifetimes)
+        self._sizes, self._lifetimes, self._most = np.array(sizes, float), np.array(lifetimes), most
+        self._memory = 0
         self.forget()
 
     def forget(self) -> None:
         """Nothing that comes shares anything with what has been."""
+        self._memory += 1
         self._number: dict[int, int] = {}
         self._tokens = np.zeros(1_024, np.int64)
         self._last: Numbers = np.zeros(1_024, np.int64)  # the call that used a piece last
@@ -53,8 +60,10 @@ class Sharing:
     def add(self, prompt: Prompt, call: Call, at: float, scope: int) -> int:
         """Take a call, made at `at` seconds; return how many of its tokens had been seen. `prompt` is its agent's last
         one, and becomes this call's. Keys mean the same where `scope` is the same."""
-        if len(self._number) > MOST:
+        if len(self._number) > self._most:
             self.forget()
+        if prompt.memory != self._memory:
+            prompt.begin(self._memory)
         self.known = self.known or bool(call.keep or call.new)
         whole = int(np.searchsorted(np.cumsum(self._tokens[prompt.numbers]), call.keep, side="right"))
         old, chains = prompt.numbers[:whole], prompt.chains[:whole]
@@ -63,7 +72,8 @@ class Sharing:
         known = len(self._number)
         if held < call.keep:
             new.append(self._part(prompt, whole, call.keep - held, chains))
-            known = max(known, len(self._number))
+            if whole < len(prompt.numbers):  # else it is kept of what nobody here has said
+                known = max(known, len(self._number))
         seen = whole + len([number for number in new if number < known])
         for key, tokens in spread(call.new):
             new.append(self._number_of((key ^ scope, tokens), tokens, chains))
