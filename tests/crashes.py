@@ -167,14 +167,15 @@ def judged(result: Trial, log: Path, killed: float | None) -> Trial:
     have, seen = recorded(run), Counter(line["id"] for line in had)
     stated, calls = summary["run"]["calls_unrecorded"], sum(have.values())
     lost = [line for line in had if line["id"] not in have]
+    known = calls + stated + int(run.calls.resent.sum())  # one that was sent again in silence is there twice
     ends = [line["last_write"] for line in lost if line["status"] == "ok" and line["last_write"]]
     age = max([killed - min(ends), 0.0]) if killed and ends else 0.0
     wrong = [
         (max(have.values(), default=1) > 1, "a record is there twice"),
-        (seen.total() > calls + stated, f"the box had {seen.total()} calls, and only {calls} + {stated} are known"),
+        (seen.total() > known, f"the box had {seen.total()} calls, {known} are known, unlike {seen - have}"),
         (
             result.kind != "box" and stated > seen.total() - calls + 2 * AGENTS,
-            f"{stated} calls are said to be missing, {len(lost)} are",
+            f"{stated} calls are said to be missing, not so many are",
         ),
         (age > MISSING, f"a call answered {age:.2f} s before the kill has no record"),
         (result.kind == "box" and stated > 0, f"{stated} calls are said to be missing of a run that ended by itself"),
@@ -182,7 +183,11 @@ def judged(result: Trial, log: Path, killed: float | None) -> Trial:
     ]
     said = "; ".join(text for broken, text in wrong if broken)
     return result._replace(
-        calls=calls, stated=stated, missing=len(lost), age=age, wrong="; ".join(filter(None, (result.wrong, said)))
+        calls=calls,
+        stated=stated,
+        missing=max(0, seen.total() - calls),
+        age=age,
+        wrong="; ".join(filter(None, (result.wrong, said))),
     )
 
 

@@ -1,15 +1,21 @@
 """Load on endpoints that fail: every call ends in a record, agents back off and go on, and nothing is left behind."""
 
 import asyncio
+import contextlib
 import os
+import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import Queue
+from threading import Thread
 
 import pytest
 import uvloop
 
+from agentload.box.options import BoxOptions
+from agentload.box.serve import BoxProcess
 from agentload.session import Clock, Lane, World, run_agent
 from agentload.spec import Retry
 from agents.chain import Agent
@@ -143,3 +149,49 @@ def test_nothing_in_the_environment_turns_verification_off(tmp_path: Path) -> No
     assert "self-signed certificate" in ended.stderr
     assert said.split() == ["connect_failed"] * 2
     assert not torture.log
+
+
+@contextlib.contextmanager
+def behind_tls(url: str, file: Path) -> Iterator[str]:
+    """The same server behind a door with that certificate."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(file)
+    host, inside = url.split("/")[2].split(":")
+    ready = Queue[tuple[int, Callable[[], object]]]()
+
+    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+                await writer.drain()
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(host, int(inside))
+        await asyncio.gather(pipe(reader, back), pipe(there, writer))
+
+    async def serve() -> None:
+        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+        front = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=context)
+        ready.put((front.sockets[0].getsockname()[1], lambda: loop.call_soon_threadsafe(stop.set)))
+        await stop.wait()
+        front.close()
+
+    thread = Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    port, stop = ready.get()
+    yield f"https://127.0.0.1:{port}/v1"
+    stop()
+    thread.join()
+
+
+def test_a_run_trusts_the_authority_it_is_given(tmp_path: Path) -> None:
+    good = certificate(tmp_path, "good")
+    common = ("run", "--sessions", "2", "--agents", "2", "--archetype", "fixed", "--out", str(tmp_path))
+    with BoxProcess(BoxOptions(speed=20.0)) as url, behind_tls(url, good) as https:
+        for client in CLIENTS:
+            trusted = agentload(*common, "--url", https, "--client", client, "--ca-file", str(good))
+            assert trusted.returncode == 0, trusted.stderr
