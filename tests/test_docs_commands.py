@@ -17,6 +17,8 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from agentload.box.options import BoxOptions
+from agentload.box.serve import BoxProcess
 from agentload.cli import app
 
 HOUSE = Path(__file__).parent.parent
@@ -116,6 +118,33 @@ def test_every_command_shown_that_a_test_can_run_runs(line: str, desk: Path, mon
     ended = CliRunner().invoke(app, [*words, *SMALL.get(words[0], [])], catch_exceptions=False)
 
     assert ended.exit_code in (0, 3), ended.output  # 3: too short to judge the promise that it shows
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if words_of(line)[:2] == ["probe", "--url"]])
+def test_every_probe_shown_asks_an_endpoint(line: str, box: str) -> None:
+    words = words_of(line)
+
+    ended = CliRunner().invoke(app, [*words[:2], box, *words[3:]], catch_exceptions=False)
+
+    assert ended.exit_code == 0, ended.output
+    assert box in ended.output
+
+
+def test_the_command_that_everything_begins_with_runs_against_an_endpoint(box: str, tmp_path: Path) -> None:
+    line = next(line for line in LINES if line.startswith("agentload run --url"))
+    words = [box if word.startswith("http") else word for word in words_of(line)]
+    small = ["--agents", "2", "--sessions", "2", "--scale", "0.05", "--longest-wait", "0.1", "--out", str(tmp_path)]
+
+    ended = CliRunner().invoke(app, [*words, *small], catch_exceptions=False)
+
+    assert ended.exit_code == 0, ended.output
+    assert Path(ended.output.splitlines()[-1]).is_file()
+
+
+@pytest.fixture(scope="module")
+def box() -> Iterator[str]:
+    with BoxProcess(BoxOptions(speed=20.0)) as url:
+        yield url
 
 
 def test_every_command_has_an_example() -> None:
