@@ -133,7 +133,7 @@ def test_every_probe_shown_asks_an_endpoint(line: str, box: str) -> None:
 def test_the_command_that_everything_begins_with_runs_against_an_endpoint(box: str, tmp_path: Path) -> None:
     line = next(line for line in LINES if line.startswith("agentload run --url"))
     words = [box if word.startswith("http") else word for word in words_of(line)]
-    small = ["--agents", "2", "--sessions", "2", "--scale", "0.05", "--longest-wait", "0.1", "--out", str(tmp_path)]
+    small = ["--agents", "2", "--duration", "1", "--drain", "0.5", "--scale", "0.05", "--out", str(tmp_path)]
 
     ended = CliRunner().invoke(app, [*words, *small], catch_exceptions=False)
 
