@@ -1,7 +1,7 @@
 """Whether a seed makes the same on every Python here: `make pythons`.
 
 Each version from 3.11 to 3.14 that is found on the PATH, or that pyenv has, gets an environment of its own at the
-versions of `requirements.lock`, and says its `tests.digest`.
+versions of `requirements.lock` (but for the one that runs this), and says its `tests.digest`.
 """
 
 import argparse
@@ -34,9 +34,14 @@ def interpreters() -> dict[str, str]:
 
 def digests(version: str, python: str, venvs: Path) -> dict[str, str]:
     """What that version says, in its own environment."""
-    venv = venvs / version
-    subprocess.run(["make", f"VENV={venv}", f"PYTHON={python}", f"{venv}/ok"], cwd=HOUSE, check=True, stdout=sys.stderr)
-    said = subprocess.check_output([venv / "bin/python", "-m", "tests.digest"], cwd=HOUSE, text=True)
+    if version == f"{sys.version_info.major}.{sys.version_info.minor}":
+        python = sys.executable
+    else:
+        venv = venvs / version
+        make = ["make", f"VENV={venv}", f"PYTHON={python}", f"{venv}/ok"]
+        subprocess.run(make, cwd=HOUSE, check=True, stdout=sys.stderr)
+        python = f"{venv}/bin/python"
+    said = subprocess.check_output([python, "-m", "tests.digest"], cwd=HOUSE, text=True)
     found: dict[str, str] = json.loads(said)
     return found
 
