@@ -16,6 +16,7 @@ import msgspec
 import uvloop
 from msgspec import Struct
 
+from agentload.doors import open_door
 from agentload.errors import BadInput
 from agentload.record.heard import Heard, prompt_of, reply_of
 from agentload.record.log import Log, Times
@@ -78,6 +79,7 @@ def record(options: Options, ready: Callable[[str], None]) -> str:
     """Record until Ctrl-C or SIGTERM; what was done. `ready` is called with the base URL for clients. BadInput for
     what cannot be recorded."""
     check(options)
+    open_door("the recorder", options.host, "it asks its upstream for whoever reaches it, with the keys that they send")
     out = Path(options.out)
     log_path, text_path = beside(out, ".calls"), beside(out, ".text.jsonl")
     try:
