@@ -37,6 +37,12 @@ crash: $(VENV)/ok
 pythons: $(VENV)/ok
 	$(BIN)/python -m tests.pythons
 
+.PHONY: validation
+# What the simulated cluster is worth, into docs/validation.md: 20 minutes on a quiet machine, since two of its sections take
+# real time. `make validation ONLY="anchors stepping cliff storm"` makes the others, in two minutes of any machine.
+validation: $(VENV)/ok
+	$(BIN)/python -m benchmarks.validation $(if $(ONLY),--only $(ONLY))
+
 .PHONY: soak
 # Half an hour and two million calls or more, which nothing may grow with; writes docs/soak.md and its chart.
 soak: $(VENV)/ok
