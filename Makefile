@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check docs bench lock audit dist clean
+.PHONY: run test check docs bench lock audit fuzz dist clean
 
 run: $(VENV)/ok
 	$(BIN)/agentload run
@@ -63,6 +63,11 @@ lock:
 	$(VENV)-lock/bin/pip-compile --quiet $(UPGRADE) --generate-hashes --allow-unsafe --extra dev --extra docs --extra otel --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
 		--no-header --output-file requirements.lock pyproject.toml
 	rm -rf $(VENV)-lock
+
+# Files of strangers, many: FUZZ is how many for each kind. Says how many there were; bounded to an hour.
+FUZZ ?= 5000
+fuzz: $(VENV)/ok
+	FUZZ=$(FUZZ) timeout 3600 $(BIN)/python -m pytest --quiet --capture=no tests/test_hostile_files.py
 
 # What is known to be wrong with the versions in requirements.lock. Says so, and passes, where nobody can be asked.
 audit:

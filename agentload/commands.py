@@ -24,6 +24,7 @@ from agentload.terminal import note, say, warn
 from agents.request import needs_sdk
 from collectors import load
 from collectors.slo import parse_all
+from collectors.sound import Unreadable, header_of
 from loadprofiles import Held, from_name
 
 FIXED_FLAGS = {"input_tokens": "task_tokens", "output_tokens": "output_tokens", "steps": "steps"}
@@ -395,9 +396,9 @@ def report(folder: Path, *, as_json: bool, files: Files = NO_FILES) -> int:
     if not (folder / "run.json").is_file():
         raise BadInput(f"{str(folder)!r} is not a run folder: it has no run.json")
     try:
-        header = json.loads((folder / "run.json").read_bytes())
+        header = header_of(folder / "run.json")
         load.known_to(header.get("schema", 1))
-    except ValueError as error:  # of a newer version, or no JSON
+        files.check(bool((header.get("spec") or {}).get("slo")))
+        return finish(folder, 0, quiet=False, as_json=as_json, files=files)
+    except Unreadable as error:
         raise BadInput(str(error)) from None
-    files.check(bool((header.get("spec") or {}).get("slo")))
-    return finish(folder, 0, quiet=False, as_json=as_json, files=files)

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from agentload.errors import BadInput
-from agentload.spec import explained
+from agentload.spec import explained, read_text
 from agentload.sweep import read as read_sweep
 from collectors.forecast import Forecast, bands, draw, inputs, runs_out, source_of, tornado
 from collectors.humans import SessionTable, joined, session_table
@@ -24,12 +24,12 @@ def read(path: Path | None = None, changes: dict[str, Any] | None = None) -> For
     for what is none."""
     path = Path(str(resources.files("agentload") / "forecast.toml")) if path is None else path
     try:
-        plain = tomllib.loads(path.read_text("utf-8")) | (changes or {})
+        plain = tomllib.loads(read_text(path)) | (changes or {})
     except FileNotFoundError:
         raise BadInput(f"forecast {str(path)!r} does not exist; name a TOML file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"forecast {str(path)!r} cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"forecast {str(path)!r} is not TOML: {error}") from None
     try:
         return msgspec.convert(plain, Forecast)

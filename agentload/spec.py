@@ -231,8 +231,8 @@ class Spec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         for name, fields in self.archetypes.items():
             fields = dict(fields)
             base = fields.pop("base", name)
-            if base not in kinds:
-                raise BadInput(f"archetype {name!r}: base {base!r} is not an archetype{meant(base, kinds)}")
+            if not isinstance(base, str) or base not in kinds:
+                raise BadInput(f"archetype {name!r}: base {base!r} is not an archetype{meant(str(base), kinds)}")
             kinds[name] = changed(name, kinds[base], fields)
         if self.replay is None and any(name == REPLAY for _, name in self.shares()):
             raise BadInput(f"archetype {REPLAY!r} follows a recorded trace; name it in [replay], as trace = ...")

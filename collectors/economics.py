@@ -118,7 +118,7 @@ def load_prices(path: Path | None = None) -> PriceTable:
     text = (resources.files("collectors") / "prices.toml" if path is None else path).read_text("utf-8")
     try:
         return msgspec.convert(tomllib.loads(text), PriceTable)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except (ValueError, RecursionError) as error:  # no TOML, or of another form
         raise ValueError(f"{name}: {error}") from None
 
 

@@ -14,6 +14,7 @@ from msgspec.structs import fields
 from numpy.typing import NDArray
 
 from collectors.records import CALIBRATION, SCHEMA, Call, Sample, Session, Tool
+from collectors.sound import MAX_ROWS, Unreadable, header_of, sound
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -87,13 +88,13 @@ class Run(NamedTuple):
 def load_run(folder: Path | str) -> Run:
     """The run in `folder`, finished, interrupted or still going on, of this version or an older one.
 
-    Raises FileNotFoundError where there is none, ValueError where a newer version wrote it.
+    Raises FileNotFoundError where there is none, Unreadable (a ValueError) where a newer version or nobody wrote it.
     """
     folder = Path(folder)
     found = [folder / HEADER, *(folder / f"{name}{end}" for name in TABLES for end in (".arrows", ".parquet"))]
     if not any(path.exists() for path in found):
         raise FileNotFoundError(f"{folder} is not a run folder: it holds neither run.json nor records")
-    header = msgspec.json.decode(found[0].read_bytes()) if found[0].exists() else {}
+    header = header_of(found[0])
     known_to(header.get("schema", 1))
     run = Run(header, **{name: to_columns(read_table(folder, name), record) for name, record in TABLES.items()})
     return run._replace(header=header | {"unrecorded_calls": unrecorded(folder, run.calls)})
@@ -107,8 +108,17 @@ def unrecorded(folder: Path, calls: Columns) -> int:
     for worker, path in counts.items():
         if path.exists():
             recorded = (made == worker).sum() if worker else len(made)
-            found += max(0, int(path.read_bytes() or 0) - int(recorded))
+            found += max(0, begun(path) - int(recorded))
     return found
+
+
+def begun(path: Path) -> int:
+    """The count in that file."""
+    with path.open("rb") as file:
+        text = file.read(32).strip() or b"0"
+    if not text.isdigit():
+        raise Unreadable(f"{path} holds {text!r}, which is no count of calls")
+    return int(text)
 
 
 def spools(folder: Path) -> list[Path]:
@@ -137,7 +147,14 @@ def read_table(folder: Path, name: str) -> "pa.Table":
         if batches:
             return conformed(pa.Table.from_batches(batches), TABLES[name])
     elif parquet.exists():
-        return conformed(pq.read_table(parquet), TABLES[name])
+        try:
+            with pq.ParquetFile(parquet) as file:
+                if file.metadata.num_rows > MAX_ROWS:
+                    raise Unreadable(f"{parquet} claims {file.metadata.num_rows:,} rows, more than {MAX_ROWS:,}")
+                table = file.read()
+        except (pa.ArrowException, OSError) as error:
+            raise Unreadable(f"{parquet} cannot be read: {error}") from None
+        return conformed(table, TABLES[name])
     return schema(TABLES[name]).empty_table()
 
 
@@ -165,25 +182,30 @@ def conformed(table: "pa.Table", record: type[msgspec.Struct]) -> "pa.Table":
 
     wanted, names = schema(record), set(table.schema.names)
     if names >= set(wanted.names) and len(names) == len(wanted.names):
-        return table
+        return sound(table, record, wanted)
     known_to((table.schema.metadata or {}).get(b"agentload_schema", b"1"))
     columns = []
     for info, field in zip(fields(record), wanted, strict=True):
         if field.name in names:
             columns.append(table[field.name])
         elif info.default is msgspec.NODEFAULT:
-            raise ValueError(f"records without {field.name!r} are not agentload's {record.__name__.lower()} records")
+            raise Unreadable(f"records without {field.name!r} are not agentload's {record.__name__.lower()} records")
         elif info.default is None:
             columns.append(pa.nulls(table.num_rows, field.type))
         else:
             columns.append(pa.repeat(pa.scalar(info.default, field.type), table.num_rows))
-    return pa.Table.from_arrays(columns, schema=wanted)
+    made = pa.Table.from_arrays(columns, names=wanted.names)
+    return sound(made, record, wanted)
 
 
 def known_to(version: int | bytes) -> None:
     """Raise ValueError, one line, for a schema newer than ours."""
-    if int(version) > SCHEMA:
-        raise ValueError(f"a newer agentload wrote this run (schema {int(version)}, this one knows {SCHEMA}); update")
+    try:
+        number = int(version)
+    except ValueError:
+        raise Unreadable(f"the records' schema is {version!r}, which is no number") from None
+    if number > SCHEMA:
+        raise Unreadable(f"a newer agentload wrote this run (schema {number}, this one knows {SCHEMA}); update")
 
 
 def read_batches(stream: Path) -> Iterator["pa.RecordBatch"]:

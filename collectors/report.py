@@ -245,8 +245,9 @@ def _says_replay(replay: Summary) -> str:
     if math.isfinite(replay["longest_tool"] or math.inf):
         caps.append(f"tools at most {number(replay['longest_tool'])} s")
     said = (
-        f"{escape(replay['trace'])} ({replay['format']}, digest {replay['digest']}): {replay['sessions']:,} sessions "
-        f"with {replay['calls']:,} calls. Gaps count from the end of what went before; {', '.join(caps)}."
+        f"{escape(replay['trace'])} ({escape(replay['format'])}, digest {escape(replay['digest'])}): "
+        f"{replay['sessions']:,} sessions with {replay['calls']:,} calls. Gaps count from the end of what went before; "
+        f"{', '.join(caps)}."
     )
     said += f" Time runs {number(replay['speed'])} times faster." if replay["speed"] != 1 else ""
     said += f" Every token count is multiplied by {number(replay['scale'])}." if replay["scale"] != 1 else ""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
+from msgspec import Struct
 
 from collectors import factory as money
 from collectors.curves import power_law
@@ -34,6 +35,17 @@ LOADS = ("agents", "rate")
 """Axes that are a load: only along these does a cluster saturate."""
 
 
+class Form(Struct):
+    """What sweep.json must hold."""
+
+    axis: str
+    unit: str
+    points: list[Point]
+    census: dict[str, str]
+    ended: dict[str, str]
+    cluster: Cluster
+
+
 class Swept(NamedTuple):
     """A sweep folder as it was read."""
 
@@ -54,16 +66,23 @@ def load_sweep(folder: Path | str) -> Swept:
     Raises FileNotFoundError where there is no sweep.json, ValueError for a sweep without a point.
     """
     folder = Path(folder)
-    header = msgspec.json.decode((folder / "sweep.json").read_bytes())
-    points = msgspec.convert(header.pop("points"), list[Point])
+    try:
+        header = msgspec.json.decode((folder / "sweep.json").read_bytes(), type=dict[str, Any])
+        form = msgspec.convert(header, Form)
+    except RecursionError:
+        raise ValueError(f"{folder / 'sweep.json'} is nested too deeply") from None
+    points = form.points
+    del header["points"]
+    if not all(point.runs for point in points):
+        raise ValueError(f"the sweep in {folder} holds a point without a run")
     if not points:
         raise ValueError(f"the sweep in {folder} holds no point; resume it")
     series = {name: sorted((p for p in points if p.series == name), key=lambda p: p.value) for name in
               dict.fromkeys(p.series for p in points)}  # fmt: skip
     names = {name: max(found, key=lambda p: p.jobs).runs[0] for name, found in series.items()}
-    names |= {name: run for name, run in header["census"].items() if name in series}
+    names |= {name: run for name, run in form.census.items() if name in series}
     runs = {name: load_run(inside(folder, run)) for name, run in names.items()}
-    return Swept(folder, header, series, msgspec.convert(header["cluster"], Cluster), runs)
+    return Swept(folder, header, series, form.cluster, runs)
 
 
 def inside(folder: Path, name: str) -> Path:

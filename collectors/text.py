@@ -74,7 +74,7 @@ def _replayed(replay: dict[str, Any] | None) -> list[str]:
         return []
     over = f"; {replay['ended_by_context']:,} ended at the context" if replay["ended_by_context"] else ""
     return [
-        f"{'replay':<12}{replay['trace']} ({replay['sessions']:,} sessions), gaps capped at "
+        f"{'replay':<12}{one_line(replay['trace'])} ({replay['sessions']:,} sessions), gaps capped at "
         f"{number(replay['longest_gap'])} s{over}"
     ]
 

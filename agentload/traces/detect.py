@@ -1,6 +1,7 @@
 """Which format a trace is: named, or told from what it holds."""
 
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -109,7 +110,7 @@ def detect(path: Path) -> str | None:
     with Source(path, Complaints()).open() as file:
         try:
             head = file.read(HEAD)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise BadInput(f"trace {str(path)!r} cannot be read: {error}") from None
     text = head.decode("utf-8-sig", "replace").lstrip()
     if text[:1] in ("{", "["):

@@ -106,7 +106,7 @@ def read_lengths(source: Source) -> dict[float, tuple[Lengths, Lengths, float]]:
         except RecursionError:
             beside.complain(1, "", "the JSON is nested too deeply")
             return {}
-        except (msgspec.DecodeError, UnicodeDecodeError, OSError, EOFError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, OSError, EOFError, zlib.error) as error:
             beside.complain(1, *explained(error))
             return {}
     for window, fields in plain.items():

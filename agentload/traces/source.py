@@ -5,6 +5,7 @@ What cannot be used is named (file, line, field, reason) and skipped, or ends th
 
 import gzip
 import re
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from agentload.errors import BadInput
 
 LONGEST = 256 * 2**20
 """Bytes of a line, or of a JSON value, beyond which it is not read."""
+MOST = 16 * 2**30
+"""Bytes of a file, unpacked, beyond which it is not read."""
 KEPT = 1_000
 """Complaints that are kept word for word; all are counted."""
 CHUNK = 1 << 20
@@ -83,17 +86,21 @@ class Source:
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
         """Lines that are not blank, with their numbers."""
-        number = 0
+        number = size = 0
         with self.open() as file:
             try:
                 while line := file.readline(LONGEST):
                     number += 1
+                    size += len(line)
+                    if size > MOST:
+                        self.complain(number, "", f"the file has more than {MOST >> 30} GiB; the rest is not read")
+                        return
                     if len(line) == LONGEST:
                         self.complain(number, "", f"the line is longer than {LONGEST >> 20} MiB; the rest is not read")
                         return
                     if line.strip():
                         yield number, line
-            except (OSError, EOFError) as error:
+            except (OSError, EOFError, zlib.error) as error:
                 self.complain(number + 1, "", f"the file cannot be read further: {error}")
 
     def values(self, kind: type[T]) -> Iterator[tuple[int, T]]:
@@ -122,11 +129,15 @@ class Source:
         """Top-level values, or the items of a top-level array, with the lines they begin on."""
         number, begun, depth, base, in_string = 1, 0, 0, 0, False
         held: list[bytes] = []
-        size, started = 0, False
+        size, started, total = 0, False, 0
         inside, outside = re.compile(rb'["\\\n]'), re.compile(rb'["{}\[\]\n]')
         with self.open() as file:
             while chunk := self._read(file, number):
                 at, start = 0, 0
+                total += len(chunk)
+                if total > MOST:
+                    self.complain(number, "", f"the file has more than {MOST >> 30} GiB; the rest is not read")
+                    return
                 while at < len(chunk):
                     found = (inside if in_string else outside).search(chunk, at)
                     if found is None:
@@ -168,7 +179,7 @@ class Source:
     def _read(self, file: IO[bytes], number: int) -> bytes:
         try:
             return file.read(CHUNK)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             self.complain(number, "", f"the file cannot be read further: {error}")
             return b""
 
