@@ -36,7 +36,7 @@ from agentload.fleet.worker import Work, Worker
 from agentload.prepare import prepare
 from agentload.realtime import describe, make_folder
 from agentload.screen import Watch
-from agentload.session import World, run_agent
+from agentload.session import BREATH, World, run_agent
 from agentload.spec import Spec
 from collectors.report import write_report
 
@@ -132,7 +132,9 @@ class Agents:
             due = max(0.0, world.clock.now())
             try:
                 await world.sleep_until(due)
-                await run_agent(crew.plan.agent(number, seat + index), number, "", due, world)
+                outcome = await run_agent(crew.plan.agent(number, seat + index), number, "", due, world)
+                if outcome.status == "broken":
+                    await world.sleep_until(world.clock.now() + BREATH)
             finally:
                 worker.thread.post(ended.set, None)
 
