@@ -35,6 +35,10 @@ LOADS = ("agents", "rate")
 """Axes that are a load: only along these does a cluster saturate."""
 
 
+TIMES = {"model", "tool", "wait", "join", "other"}
+"""What agents' time is shared out among."""
+
+
 class Form(Struct):
     """What sweep.json must hold."""
 
@@ -73,8 +77,10 @@ def load_sweep(folder: Path | str) -> Swept:
         raise ValueError(f"{folder / 'sweep.json'} is nested too deeply") from None
     points = form.points
     del header["points"]
-    if not all(point.runs for point in points):
-        raise ValueError(f"the sweep in {folder} holds a point without a run")
+    for point in points:
+        known = set(point.accounts) == set(ACCOUNTS) and set(point.weights) in (set(), set(ACCOUNTS))
+        if not (point.runs and known and set(point.time_share) == TIMES):
+            raise ValueError(f"the sweep in {folder} holds a point ({point.series}, {point.value:g}) that no run gave")
     if not points:
         raise ValueError(f"the sweep in {folder} holds no point; resume it")
     series = {name: sorted((p for p in points if p.series == name), key=lambda p: p.value) for name in
