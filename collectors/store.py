@@ -103,7 +103,7 @@ class Store:
 
     def begin(self) -> None:
         """Count a call that is about to be made. Every one ends in a record, so that after `kill -9` the difference is
-        how many are missing: the system has the count at once (1 µs)."""
+        how many are missing: the system has the count at once (2 µs)."""
         self._count += 1
         if self._begun < 0:
             self._begun = os.open(self.folder / BEGUN, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)

@@ -112,6 +112,7 @@ class Master:
         self.runner, self.prepared, self.folder, self.store, self.watch = runner, prepared, folder, store, watch
         self.died, self.count, self.spool = died, count, spool
         self.disk = Disk(store)
+        self.owed: list[tuple[str, int]] = []  # batches to acknowledge: who sent them, their numbers
         self.mailbox = Mailbox()
         self.members: dict[str, Member] = {}
         self.clock = Clock()
@@ -161,14 +162,14 @@ class Master:
             member.trips.append(trip)
 
     def batch(self, msg: "Message", at: float) -> None:
-        """Take a batch, once, and say so, every time."""
+        """Take a batch, once; it is acknowledged when the disk has it."""
         member = self.members.get(msg.node_id)
         if member is None:
             return  # a worker of an earlier run: nobody has invited it to this one
         member.heard = at
         if member.inbox.take(msg.data["number"]):
             self.record(member, unpack(msg.data["batch"]))
-        self.send(ACK, member.client, number=msg.data["number"])
+        self.owed.append((member.client, msg.data["number"]))
 
     def record(self, member: Member, batch: Batch) -> None:
         member.shipped = self.clock.now()
@@ -256,9 +257,8 @@ class Master:
 
     def drive(self, over: Callable[[], bool] | None = None) -> None:
         """Watch over the run until it is over: by default, when its last session has ended."""
-        import gevent
 
-        pool, flushed = gevent.get_hub().threadpool, 0.0
+        flushed = 0.0
         over = over or self.over
         while self.working() and not over():
             self.mailbox.attend(TICK)
@@ -269,7 +269,7 @@ class Master:
                 self.check(member, now)
             if now - flushed >= 0.5:
                 flushed = now
-                pool.apply(self.disk.write)
+                self.save()
         if not self.working() and not self.reason:
             self.reason = "workers_lost" if any(member.lost for member in self.members.values()) else "done"
 
@@ -309,6 +309,18 @@ class Master:
             for other, part in zip(others, share.split(len(others), tuple(member.begun)), strict=True):
                 self.deal(other, part)
 
+    def save(self) -> None:
+        """Write what has come, and acknowledge it only then: a worker keeps what its master may yet lose."""
+        import gevent
+
+        owed, self.owed = self.owed, []
+        gevent.get_hub().threadpool.apply(self.disk.write)
+        if self.disk.refused is not None:
+            self.owed = owed + self.owed
+            return
+        for client, number in owed:
+            self.send(ACK, client, number=number)
+
     def finish(self) -> None:
         """Send workers home; take their last batches; see how far their clocks have drifted."""
         members = self.working()
@@ -319,8 +331,10 @@ class Master:
             return [member for member in self.members.values() if member.lost is None and not member.inbox.whole]
 
         end = time.perf_counter() + FAREWELL
-        while missing() and time.perf_counter() < end:
+        while (missing() or self.owed) and time.perf_counter() < end:
             self.mailbox.attend(TICK)
+            if self.owed:
+                self.save()
             for member in self.working():
                 if member.pid in self.died():
                     member.lost = self.clock.now()
