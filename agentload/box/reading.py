@@ -1,6 +1,7 @@
 """The figures of a simulated cluster in virtual time, all replicas together, as if its page had been read."""
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 from agentload.box.cluster import Cluster
@@ -22,6 +23,7 @@ COUNTERS = {
     "preemptions": "preemptions",
 }
 """Words of `collectors.vocabulary`, and what `agentload.box.request.Counts` calls them."""
+COUNTED = attrgetter(*COUNTERS.values())
 
 
 class Readings:
@@ -54,9 +56,9 @@ class Readings:
         said = {
             "running": sum(len(engine.running) for engine in engines),
             "waiting": sum(len(engine.waiting) for engine in engines),
-            "kv_usage": sum(engine.cache.usage for engine in engines) / len(engines),
+            "kv_usage": 1.0 - sum(engine.cache.free for engine in engines) / sum(e.cache.usable for e in engines),
         }
-        said |= {word: sum(getattr(counts, name) for counts in lives) for word, name in COUNTERS.items()}
+        said |= zip(COUNTERS, map(sum, zip(*map(COUNTED, lives), strict=True)), strict=True)
         self.emit(Sample(at, PAGE, "", "", "up", 1.0))
         for word, value in said.items():
             self.emit(Sample(at, PAGE, SERVER, self.series, word, float(value)))
