@@ -120,6 +120,15 @@ def page(url: str) -> str:
     return text
 
 
+def test_requests_for_other_hosts_and_too_large_ones_are_refused(url):
+    for path in ("/models", "/../metrics"):
+        request = urllib.request.Request(url + path, headers={"Host": "evil.example"})
+        with pytest.raises(urllib.error.HTTPError, match="421"):
+            urllib.request.urlopen(request)
+    with pytest.raises(urllib.error.HTTPError, match="413"):
+        urllib.request.urlopen(urllib.request.Request(url + "/chat/completions", bytes(257 << 20)))
+
+
 def test_the_metrics_page_is_well_formed_and_histograms_add_up(url):
     with sdk(url) as client:
         client.chat.completions.create(model="box", messages=user("measure me"), **FORCED)

@@ -84,6 +84,9 @@ def test_the_login_keeps_strangers_out_and_guests_cannot_change_the_spec(
             opener.open(f"{url}/login_submit", form.encode(), timeout=5).close()
             return opener
 
+        for led_here in ({"Host": "evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+            with pytest.raises(urllib.error.HTTPError, match="403"):
+                urllib.request.urlopen(urllib.request.Request(f"{url}/stop", b"", led_here), timeout=5)
         for stranger in (urllib.request.build_opener(), visitor("guess")):
             for path in ("agentload", "stats/requests", ""):
                 assert "/login" in stranger.open(f"{url}/{path}", timeout=5).url

@@ -10,7 +10,7 @@ import pytest
 from msgspec import structs
 
 from agentload import commands
-from agentload.doors import loopback, private
+from agentload.doors import loopback, misled, private
 from agentload.errors import BadInput
 from agentload.fleet.launch import Fleet
 from agentload.guard import CAP_TOKENS, CAP_USD, guarded, price_of, priced, strangers
@@ -132,6 +132,13 @@ def test_a_run_ends_when_it_has_cost_enough(tmp_path: Path) -> None:
     fresh = (run.calls.input_tokens - run.calls.cached_tokens).sum()
     assert run.header["health"]["stop_reason"] == "max_cost"
     assert 0.02 <= 10.0 * (fresh + run.calls.output_tokens.sum()) / 1e6 < 0.2
+
+
+def test_a_door_on_loopback_is_not_led_to_by_other_names() -> None:
+    for host in ("127.0.0.1:80", "localhost:5", "[::1]:9", "127.0.0.1"):
+        assert not misled(host, "127.0.0.1")
+    assert misled("evil.example:8000", "127.0.0.1") and misled("", "127.0.0.1") and misled("evil.example", "localhost")
+    assert not misled("gpu7.example", "0.0.0.0") and not misled("10.0.0.1:80", "10.0.0.1")
 
 
 def test_who_reaches_what() -> None:

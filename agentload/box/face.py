@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import msgspec
 from aiohttp import web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 
 from agentload.box.cluster import Cluster
 from agentload.box.door import Door
@@ -26,6 +26,7 @@ from agentload.box.reply import reply_to
 from agentload.box.request import Request, Step
 from agentload.box.responses import Reply, ResponsesAsk
 from agentload.box.words import Template
+from agentload.doors import misled
 
 MOST_BYTES = 256 * 2**20
 """Of a request's body; a megabyte, aiohttp's own limit, is a short history for an agent."""
@@ -54,7 +55,9 @@ class Face:
         self._created = int(time.time())
 
     def application(self) -> web.Application:
-        app = web.Application(middlewares=[web.middleware(errors)], client_max_size=MOST_BYTES)
+        app = web.Application(
+            middlewares=[web.middleware(errors), at_home(self.options.host)], client_max_size=MOST_BYTES
+        )
         app.router.add_get("/v1/models", self.models)
         app.router.add_get("/v1/models/{model:.+}", self.one_model)
         app.router.add_post("/v1/chat/completions", self.chat)
@@ -295,6 +298,18 @@ def hang_up(http: web.Request) -> None:
 
 def as_json(page: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     return web.Response(body=msgspec.json.encode(page), status=status, content_type="application/json", headers=headers)
+
+
+def at_home(bound: str) -> Middleware:
+    """Refuses what was meant for another host."""
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if misled(request.headers.get("Host", ""), bound):
+            raise Refused(421, "the Host of the request is not this server", "MisdirectedRequestError")
+        return await handler(request)
+
+    return check
 
 
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:

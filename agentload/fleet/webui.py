@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from agentload.doors import open_door
+from agentload.doors import misled, open_door
 from agentload.errors import BadInput
 from agentload.fleet.channel import State
 from agentload.fleet.master import Master
@@ -157,7 +157,7 @@ def served(master: Master, environment: "Environment", host: str, port: int, *, 
 
 def extend(web: "WebUI", figures: Figures) -> None:
     """Our tab in Locust's page."""
-    from flask import jsonify, request
+    from flask import abort, jsonify, request
 
     app = web.app
     assert app is not None
@@ -187,6 +187,8 @@ def extend(web: "WebUI", figures: Figures) -> None:
 
     @app.before_request
     def answer_instead() -> "Response | None":
+        if misled(request.host, web.host) or request.headers.get("Sec-Fetch-Site") == "cross-site":
+            abort(403)  # a page of somebody else's, in a browser on this machine
         ours = instead.get(request.path)
         return None if ours is None else web.auth_required_if_enabled(ours)()
 
