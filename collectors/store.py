@@ -105,9 +105,9 @@ class Store:
         """Count a call that is about to be made. Every one ends in a record, so that after `kill -9` the difference is
         how many are missing: the system has the count at once (2 µs)."""
         self._count += 1
-        if self._begun < 0:
-            self._begun = os.open(self.folder / BEGUN, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
         with contextlib.suppress(OSError):  # a full disk: the count stays behind, and the run ends soon
+            if self._begun < 0:
+                self._count_in(self.folder)
             os.pwrite(self._begun, b"%-20d" % self._count, 0)
 
     def emit(self, record: Call | Tool | Session | Sample) -> None:
@@ -150,7 +150,9 @@ class Store:
                 (self.folder / f".{name}.parquet.part").unlink(missing_ok=True)
             self._streams.pop(kind).close()
         self._let_go()
-        (self.folder / BEGUN).unlink(missing_ok=True)
+        if self._begun >= 0:
+            os.close(self._begun)
+            (self.folder / BEGUN).unlink(missing_ok=True)
         self._closed = True
 
     def leave(self) -> None:
@@ -180,6 +182,8 @@ class Store:
                 shutil.copy(done, folder)
         if self._header:
             write_file(folder / HEADER, self._header)
+        if self._begun >= 0 and not self._closed:
+            self._count_in(folder)
         self._let_go()
         self.folder, self._held = folder, hold(folder)
 
@@ -194,6 +198,8 @@ class Store:
         for stream in self._streams.values():
             stream.close()
         self._let_go()
+        if self._begun >= 0:
+            os.close(self._begun)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _open(self) -> None:
@@ -215,18 +221,26 @@ class Store:
                 stream.move(stream.path)
         if self._header:
             write_file(self.folder / HEADER, self._header)
+        if self._begun >= 0:
+            self._count_in(self.folder)
         self._let_go()
         self._held = hold(self.folder)
         self.mended += 1
 
+    def _count_in(self, folder: Path) -> None:
+        """Count in that folder from now on. The number of the open file stays, for `begin` may be using it."""
+        fresh = os.open(folder / BEGUN, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        if self._begun < 0:
+            self._begun = fresh
+        else:
+            os.dup2(fresh, self._begun, inheritable=False)
+            os.close(fresh)
+
     def _let_go(self) -> None:
-        """Close the lock and the count; the count is written anew with the next call."""
+        """Close the lock."""
         if self._held is not None:
             os.close(self._held)
             self._held = None
-        if self._begun >= 0:
-            os.close(self._begun)
-            self._begun = -1
 
 
 def write_header(folder: Path | str, header: dict[str, Any]) -> None:
