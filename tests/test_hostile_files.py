@@ -5,10 +5,12 @@ many more inputs and says how many; `FUZZ` is how many for each.
 """
 
 import contextlib
+import copy
 import gzip
 import json
 import math
 import os
+import re
 import shutil
 import tomllib
 from collections import Counter
@@ -47,7 +49,7 @@ TRIED: Counter[str] = Counter()
 
 fuzzed = settings(
     max_examples=FUZZ or 25, deadline=None, derandomize=not FUZZ, database=None, report_multiple_bugs=False,
-    phases=[Phase.generate] if not FUZZ else [Phase.generate, Phase.shrink],
+    phases=[Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )  # fmt: skip
 slow = settings(fuzzed, max_examples=FUZZ // 5 or 8)
@@ -102,9 +104,9 @@ def changed(draw: Any, plain: Any) -> Any:
         if how == "remove":
             del holder[path[-1]]
         elif how == "add" and isinstance(holder, dict):
-            holder[draw(st.text(max_size=8))] = draw(junk)
+            holder[draw(st.text(max_size=8))] = copy.deepcopy(draw(junk))
         else:
-            holder[path[-1]] = draw(junk)
+            holder[path[-1]] = copy.deepcopy(draw(junk))
         if not list(places(plain)):
             break
     return plain
@@ -142,6 +144,7 @@ SPECS = [
 @given(st.data())
 def test_specs(data: st.DataObject) -> None:
     plain = changed(data.draw, data.draw(st.sampled_from(SPECS)))
+    plain = json.loads(re.sub(r"\\ud[89a-f]..", "", json.dumps(plain)))  # TOML has no halves of surrogate pairs
 
     survived("specs", lambda: specs.encode(specs.decode(plain)))
 
