@@ -39,7 +39,7 @@ pythons: $(VENV)/ok
 
 .PHONY: validation
 # What the simulated cluster is worth, into docs/validation.md: 20 minutes on a quiet machine, since two of its sections take
-# real time. `make validation ONLY="anchors stepping cliff storm"` makes the others, in two minutes of any machine.
+# real time. `make validation ONLY="anchors heldout stepping cliff storm"` makes the others, in two minutes of any machine.
 validation: $(VENV)/ok
 	$(BIN)/python -m benchmarks.validation $(if $(ONLY),--only $(ONLY))
 

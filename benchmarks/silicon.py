@@ -1,6 +1,7 @@
 """The engine by itself: against rows measured on silicon, against one step at a time, and in a preemption storm."""
 
 import time
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -52,19 +53,29 @@ def closed_loop(preset: Preset, users: int, prompt: int, output: int, each: int,
     return 1e3 * float(ttft), 1e3 * float(tpot)
 
 
-def predicted(each: int) -> NDArray[np.float64]:
-    """TTFT and TPOT of every anchor in ms, medians of three seeds."""
+def predicted(loads: Iterable[tuple[str, int, int, int]], each: int) -> NDArray[np.float64]:
+    """TTFT and TPOT in ms of each load (preset, users, prompt, output), medians of three seeds."""
     return np.array(
         [
-            np.median([closed_loop(PRESETS[NAMES[tp]], users, prompt, 1_024, each, seed) for seed in range(3)], axis=0)
-            for tp, users, prompt, *_ in ANCHORS
+            np.median([closed_loop(PRESETS[name], *load, each, seed) for seed in range(3)], axis=0)
+            for name, *load in loads
         ]
     )
 
 
+def spread(by_each: Mapping[int, NDArray[np.float64]], measured: NDArray[np.float64]) -> str:
+    """A table of the errors by the number of requests that a user is taken to make."""
+    rows = []
+    for each, times in by_each.items():
+        off = np.abs(times / measured - 1)
+        rows.append((each, *(f"{x:.1%}" for x in (*np.median(off, axis=0), *off.max(axis=0)))))
+    return table(("requests of each user", "TTFT, median error", "TPOT", "TTFT, worst", "TPOT, worst"), rows)
+
+
 def anchors() -> str:
     measured = np.array([row[3:] for row in ANCHORS])
-    by_each = {each: predicted(each) for each in EACH}
+    loads = [(NAMES[tp], users, prompt, 1_024) for tp, users, prompt, *_ in ANCHORS]
+    by_each = {each: predicted(loads, each) for each in EACH}
     said = by_each[EACH[1]]
     errors = said / measured - 1
     rows = [
@@ -78,10 +89,6 @@ def anchors() -> str:
          Line("TPOT", measured[:, 1].tolist(), said[:, 1].tolist(), dots=True), Line("equal", [5, 1e5], [5, 1e5])],
         log=True,
     )  # fmt: skip
-    spread = []
-    for each, times in by_each.items():
-        off = np.abs(times / measured - 1)
-        spread.append((each, *(f"{x:.1%}" for x in (*np.median(off, axis=0), *off.max(axis=0)))))
     head = ("", "users", "prompt", "TTFT ms", "predicted", "error", "TPOT ms", "predicted", "error")
     return f"""## Against measured silicon
 
@@ -94,11 +101,9 @@ The mean TTFT of a closed loop depends on how much of the first burst is in the 
 requests each user made. So it is an assumption, chosen for the rows above because it comes closest; how much of TTFT
 hangs on it is here, and that TPOT does not:
 
-{table(("requests of each user", "TTFT, median error", "TPOT", "TTFT, worst", "TPOT, worst"), spread)}
+{spread(by_each, measured)}
 
-**All twelve rows are in-sample**: rows like them fitted the parameters. The rows held out by the fit (8,192 output
-tokens, five for each preset) are not in this repository and are not predicted here. What the fit reported for them are
-mean errors of TTFT / TPOT of 3.3 / 4.1 % (TP2), 4.7 / 6.2 % (TP4), 3.1 / 5.7 % (TP8) and 6.9 / 5.4 % (TP4 on H200).
+**All twelve rows are in-sample**: rows like them fitted the parameters. Those that the fit did not see follow below.
 
 ![Predicted against measured](validation-anchors.svg)
 """

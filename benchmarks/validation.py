@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import cliff, silicon
+from benchmarks import cliff, heldout, silicon
 from benchmarks.cliff import virtual
 from benchmarks.page import DOCS, heading, renew, table
 from collectors.load import Run, load_run
@@ -171,8 +171,8 @@ def figures(runs: list[Run]) -> dict[str, float]:
 
 
 ORDER = (
-    "Against measured silicon", "Many steps at once", "The eviction cliff", "A preemption storm",
-    "Real time against virtual time", "All agents at once",
+    "Against measured silicon", "Rows that the fit did not see", "Many steps at once", "The eviction cliff",
+    "A preemption storm", "Real time against virtual time", "All agents at once",
 )  # fmt: skip
 
 
@@ -183,7 +183,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], metavar="SECTION", help="make these sections only")
     given = parser.parse_args()
     parts: dict[str, Callable[[], str]] = {
-        "anchors": silicon.anchors, "stepping": silicon.stepping, "cliff": cliff.cliff, "storm": silicon.storm,
+        "anchors": silicon.anchors, "heldout": heldout.heldout, "stepping": silicon.stepping, "cliff": cliff.cliff,
+        "storm": silicon.storm,
         "steady": lambda: steady(given.seconds, given.seeds), "bursts": lambda: bursts(given.seconds, given.seeds),
     }  # fmt: skip
     unknown = set(given.only) - set(parts)

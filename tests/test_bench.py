@@ -20,9 +20,10 @@ from agentload.null import null_server, read_log
 from agentload.selfcheck import Rung, advice, limits, stand, to_text
 from agents.sse import Events
 from benchmarks.command import fixed, run
+from benchmarks.heldout import AIM, LOADS, MEASURED, apart, by_preset
 from benchmarks.page import renew
 from benchmarks.rows import Row, to_markdown
-from benchmarks.silicon import stepping, storm_of
+from benchmarks.silicon import EACH, predicted, stepping, storm_of
 
 
 def post(url: str, body: dict[str, object], identity: str) -> list[bytes]:
@@ -159,6 +160,14 @@ def test_what_the_validation_page_says_of_the_engine_can_be_made() -> None:
     stepped = stepping()
 
     assert stepped.count("| yes |") == 3 and "NO" not in stepped
+
+
+def test_rows_that_the_fit_did_not_see_are_predicted_within_the_aim() -> None:
+    errors = predicted(LOADS, EACH[1]) / MEASURED - 1
+
+    assert by_preset(np.abs(errors)).count("| yes |") == 5 and "**no**" not in by_preset(np.abs(errors))
+    assert by_preset(np.abs(errors) + AIM).count("**no**") == 5
+    assert "TPOT of `llama-3.1-70b-4xh100` at 64 users by +1" in apart(errors)
 
 
 @pytest.mark.parametrize(("shared", "preemptions", "hits"), [(0, [77], 0), (2, [117], 24_320), (4, [185, 196], 48_640)])
