@@ -93,6 +93,6 @@ def section(calls: int) -> list[Row]:
             Row(name, f"simulated calls per CPU second, of {ran.calls:,}", ran.calls / ran.seconds, "/s", least=16_667),
             Row(name, "CPU per simulated call", 1e6 * ran.seconds / ran.calls, "µs", most=60),
             Row(name, "CPU of the whole command, start and report included", ran.whole, "s"),
-            Row(name, "peak memory", ran.peak_bytes / 1e6, "MB", most=2_000),
+            Row(name, "peak memory, report included", ran.peak_bytes / 1e6, "MB", most=2_000),
         ]
     return rows
