@@ -93,7 +93,11 @@ def check(spec: Spec, count: int) -> None:
     for name, replicas in (("replicas", box.replicas), ("prefill", box.prefill)):
         if replicas % count:
             fitting = [str(n) for n in range(2, min(replicas, 64) + 1) if not replicas % n]
-            advice = f"take {', '.join(fitting)}, or other box.{name}" if fitting else f"it needs more box.{name}"
+            advice = (
+                f"take {', '.join(fitting)}, or other box.{name}"
+                if fitting
+                else f"give the spec box.{name} = {count}, {2 * count}, …"
+            )
             raise BadInput(f"--shards {count} does not split box.{name} = {replicas} evenly; {advice}")
     shared = {
         "box.scaling": box.scaling is not None,

@@ -95,7 +95,7 @@ def test_a_part_has_its_replicas_and_their_failures() -> None:
     ("changes", "count", "says"),
     [
         ({}, 3, "--shards 3 does not split box.replicas = 4 evenly; take 2, 4"),
-        ({"box": {"replicas": 1}}, 2, "needs more box.replicas"),
+        ({"box": {"replicas": 1}}, 2, "give the spec box.replicas = 2, 4, …"),
         ({"box": {"replicas": 4, "prefill": 2}}, 4, "box.prefill = 2"),
         ({}, 0, "--shards must be 1 or more, got 0"),
         ({"box": {"replicas": 4, "queued": 9}}, 2, "box.queued looks at the whole cluster"),
