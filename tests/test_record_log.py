@@ -1,17 +1,19 @@
 """A recording's log: what it says of calls, what it does not say, and the sessions that are made of it."""
 
 import io
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from agentload.record.heard import Heard, path_of, prompt_of, reply_of
 from agentload.record.log import PIECE, Log, Times
 from agentload.traces.analyse import analyse
-from agentload.traces.calls import Header, Line
+from agentload.traces.calls import Grouper, Header, Line, what_is_wrong
 from agentload.traces.detect import read
 from agentload.traces.graph import Agent, Call, Gap, Join, Session, Start, Tools, agents
 from agentload.traces.source import Complaints
@@ -276,3 +278,29 @@ def test_an_anthropic_answer_streamed_and_whole() -> None:
         assert heard.reply.text == "Let me look."
         (call,) = heard.reply.tool_calls
         assert (call.id, call.name, json.loads(call.arguments)) == ("t1", "sh", {"c": 1})
+
+
+def test_a_long_recording_is_read_in_little_memory_and_loses_no_call() -> None:
+    """Many sessions side by side, of which the silent ones have to make room: their calls are all there, and what a
+    session goes on with is still kept."""
+    grouper, lines = Grouper(most=2_000), 0
+    found: list[Session] = []
+    states: dict[int, tuple[int, int]] = {}
+    rng, keys = np.random.default_rng(3), itertools.count(1)
+    for n in range(4_000):
+        who = int(rng.integers(40)) + 40 * (n // 1_000)
+        after, held = states.get(who, (0, 0))
+        new = [(next(keys), 50) for _ in range(4)]
+        line = Line(n * 1.0, n + 0.5, held + 200, 5, after=after, new=new)
+        assert what_is_wrong(line, grouper) is None
+        grouper.add(line)
+        states[who], lines = (line.last, held + 200), lines + 1
+        if n % 100 == 0:
+            found += grouper.close(grouper.crowded())
+            assert len(grouper.spots) < 4_000
+    found += grouper.close(np.inf)
+
+    calls = [step for session in found for step in session.root.steps if isinstance(step, Call)]
+    assert len(calls) == lines
+    kept = sum(call.keep for call in calls) / sum(call.input for call in calls)
+    assert kept > 0.8  # all but what was cut in two

@@ -22,6 +22,9 @@ from agentload.traces.timed import Born, Made, steps_of
 VERSION = 1
 IDLE = 6 * 3600.0
 """Seconds after which a session is taken to have ended, so that a long recording is read in little memory."""
+MOST = 400_000
+"""Pieces that are remembered, about 250 MB. When there are more, the half of the sessions that were silent for longest
+are taken to have ended; what a later one shares with them is then its own."""
 LOOK = 1_000
 """Lines between two looks for such sessions."""
 
@@ -66,6 +69,9 @@ class Spot(NamedTuple):
     total: int  # of the chain up to its end
 
 
+NOTHING = Spot(0, 0, 0)
+
+
 class Thread:
     """One agent."""
 
@@ -100,15 +106,20 @@ class Group:
 class Grouper:
     """Takes lines in the order in which calls ended; gives sessions."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MOST) -> None:
+        self.most = most
         self.spots: dict[int, Spot] = {0: Spot(0, 0, 0)}
         self.groups: dict[str, Group] = {}
         self.where: dict[int, Group] = {}  # who brought a piece, or last asked for just it
         self.ends: dict[int, list[tuple[Group, Thread]]] = {}  # whose prompt ends in a piece
+        self.forgot = False  # whether pieces of earlier lines are forgotten
         self._numbers = itertools.count(1)
 
     def add(self, line: Line) -> None:
         """Find the line's place."""
+        if line.after not in self.spots:  # forgotten: it begins with what only it has
+            kept = max(1, line.input - sum(tokens for _, tokens in line.new))
+            self.spots[line.after] = Spot(0, kept, kept)
         before, total = line.after, self.spots[line.after].total
         for key, tokens in line.new:
             total += tokens
@@ -141,7 +152,7 @@ class Grouper:
 
     def grown(self, line: Line) -> tuple[Group, Thread] | None:
         """The agent, free at the time, whose whole last prompt the line begins with; the longest such prompt."""
-        at = line.after if line.new else self.spots[line.after].before
+        at = line.after if line.new else self.spots.get(line.after, NOTHING).before
         while at:
             free = [place for place in self.ends.get(at, [])
                     if place[1].free(line.begin) and line.session in ("", place[0].name)]  # fmt: skip
@@ -149,15 +160,15 @@ class Grouper:
                 place = max(free, key=lambda place: answers(line, place[1].lines[-1]))
                 self.ends[at].remove(place)
                 return place
-            at = self.spots[at].before
+            at = self.spots.get(at, NOTHING).before
         return None
 
     def owner(self, group: Group, line: Line) -> Thread | None:
         """The agent whose conversation the prompt goes on with."""
         at = line.after
         while at and at not in group.owner:
-            at = self.spots[at].before
-        if not at or self.spots[at].total <= line.head:
+            at = self.spots.get(at, NOTHING).before
+        if not at or self.spots.get(at, NOTHING).total <= line.head:
             return None
         thread, call = group.owner[at]
         again = call == 0 and (at != thread.lines[0].last or not line.new)  # another session with that beginning
@@ -176,25 +187,43 @@ class Grouper:
 
     def close(self, before: float) -> Iterator[Session]:
         """The sessions that nothing has been heard of since."""
+        leaving: list[int] = []
         for name in [name for name, group in self.groups.items() if group.touched < before]:
             group = self.groups.pop(name)
             agent = self.agent(group.root, [])
+            head = group.root.lines[0].head
             for key in group.owner:
                 if self.where.get(key) is group:
                     del self.where[key]
+                if self.spots.get(key, NOTHING).total > head:
+                    leaving.append(key)
                 self.ends[key] = [place for place in self.ends.get(key, []) if place[0] is not group]
                 if not self.ends[key]:
                     del self.ends[key]
             yield Session(name, agent, group.root.lines[0].begin, shared=True)
+        self.forget(leaving)
+
+    def forget(self, keys: list[int]) -> None:
+        """Let go of pieces that no session has any more."""
+        for key in keys:
+            if key not in self.where and self.spots.pop(key, None) is not None:
+                self.forgot = True
+
+    def crowded(self) -> float:
+        """Sessions touched before that time have to make room; none, where there is room."""
+        if len(self.spots) <= self.most:
+            return 0.0
+        return sorted(group.touched for group in self.groups.values())[len(self.groups) // 2]
 
     def pieces(self, key: int) -> list[Piece]:
         """A prompt."""
-        found = []
+        found: list[Piece] = []
+        left = 0  # tokens before what was found
         while key:
-            before, tokens, _ = self.spots[key]
-            found.append((key, tokens))
-            key = before
-        return found[::-1]
+            spot = self.spots.get(key, Spot(0, left, 0))  # what is forgotten is one piece
+            found.append((key, spot.tokens))
+            key, left = spot.before, spot.total - spot.tokens
+        return [piece for piece in found[::-1] if piece[1]]
 
     def agent(self, thread: Thread, before: list[Piece]) -> Agent:
         """An agent as a list of steps; it began with its parent's prompt `before`."""
@@ -247,13 +276,13 @@ def read(source: Source) -> Iterator[Session]:
             continue
         grouper.add(line)
         if number % LOOK == 0:
-            yield from grouper.close(line.end - IDLE)
+            yield from grouper.close(max(line.end - IDLE, grouper.crowded()))
     yield from grouper.close(float("inf"))
 
 
 def what_is_wrong(line: Line, grouper: Grouper) -> tuple[str, str] | None:
     """Field and reason, where a line does not fit those before it."""
-    if line.after not in grouper.spots:
+    if line.after not in grouper.spots and not grouper.forgot:
         return "after", f"is {line.after}, which no earlier line has"
     if line.end < line.begin:
         return "end", f"is {line.end:g}, before begin, which is {line.begin:g}"
