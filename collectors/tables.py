@@ -63,10 +63,15 @@ def archetypes(summary: Summary) -> str:
                 number(row["input_per_call"]["p50"]), number(row["output_per_call"]["p50"]),
                 number(row["input_per_output"]), share(row["prefix_hit_rate"]), number(row["tokens_per_session"]),
                 number(row["tokens_per_agent_hour"]), number(row["tokens_per_intent"]),
-                number(row[f"tokens_per_intent_over_{BASELINE}"]), duration_text(jobs[name]["session"]["p50"]),
+                number(row[f"tokens_per_intent_over_{BASELINE}"]), duration_text(ended(jobs, name)),
             ]
         )  # fmt: skip
     return table(head, rows)
+
+
+def ended(jobs: Summary, name: str) -> float | None:
+    """Median length of an archetype's sessions; None where all of them lay outside of what is counted."""
+    return jobs[name]["session"]["p50"] if name in jobs else None
 
 
 def sub_agents(found: Summary) -> str:
