@@ -14,7 +14,8 @@ ORDER = {
     "Concepts": ["concepts.md", "agents.md", "specs.md", "box.md", "simulate.md", "limits.md"],
     "Recipes": [],
     "What it means": ["economics.md", "validation.md", "comparison.md"],
-    "Joined to others": ["ci.md", "python.md", "metrics.md", "otel.md", "traces.md", "security.md", "crashes.md", "soak.md"],
+    "Joined to others": ["ci.md", "python.md", "metrics.md", "otel.md", "traces.md"],
+    "Relied upon": ["security.md", "crashes.md", "soak.md"],
     "Reference": [],
 }
 """Sections, and the pages of docs/ that they begin with; those of the folder of the same name follow."""
