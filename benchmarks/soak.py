@@ -50,7 +50,7 @@ population = [{{archetype = "fixed"}}]
 [archetypes.fixed]
 steps = 5
 task_tokens = 20
-output_tokens = 4
+output_tokens = 2
 """
 """Sessions of five short calls: as many calls a second as the box can answer."""
 
