@@ -313,7 +313,7 @@ def test_a_client_that_hangs_up_frees_its_seat(url, log):
     place = urlsplit(url)
     body = ask(stream=True, max_tokens=100_000, ignore_eos=True)
     with socket.create_connection((place.hostname, place.port)) as caller:
-        names = f"host: box\r\nx-request-id: quitter\r\ncontent-length: {len(body)}"
+        names = f"host: 127.0.0.1\r\nx-request-id: quitter\r\ncontent-length: {len(body)}"
         head = f"POST /v1/chat/completions HTTP/1.1\r\n{names}\r\n\r\n"
         caller.sendall(head.encode() + body)
         assert caller.recv(100)

@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 
 STRIDE = 1024
 """Sessions are numbered by worker: its index, then every 1,024th. More workers than that would share numbers."""
-FOREVER = 1e9
-"""Seconds of a run whose end is Locust's to decide."""
+FOREVER = 3e7
+"""Seconds of a run whose end is Locust's to decide: most of a year, the longest that records may say."""
 COME_UP = 60.0
 """Seconds that workers get to be ready."""
 CLEAR_UP = 5.0
