@@ -79,7 +79,7 @@ class Gaps:
         seconds = np.concatenate([self._single, *(part for _, part in self._several)])
         counts = [1] * len(self._single) + [len(part) for _, part in self._several]
         weights = np.repeat([*self._weights, *(weight for weight, _ in self._several)], counts).astype(float)
-        self._total += float(seconds @ weights)
+        self._total += float((seconds * weights).sum())  # not `@`: it wakes threads that spin for a while
         self._largest = max(self._largest, float(seconds.max()))
         buckets = np.floor(100 * np.log(seconds)).astype(int)
         lowest = int(buckets.min())
