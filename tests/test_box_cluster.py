@@ -90,7 +90,7 @@ class Seen:
 
 
 def chosen(rule: Any, *replicas: Seen) -> int:
-    index: int = rule(Request(1_000, 10, ()), list(replicas))
+    index: int = rule(Request(1_000, 10, ()), list(replicas), [replica.outstanding for replica in replicas])
     return index
 
 
@@ -114,7 +114,7 @@ def test_kv_cost_weighs_prefill_against_held_blocks():
 
 def test_every_router_gives_every_seed_the_same_places():
     for name in ("random", "two_choices"):
-        places = [[router(name, np.random.default_rng(3))(Request(1, 1, ()), [Seen()] * 9) for _ in range(2)]
+        places = [[router(name, np.random.default_rng(3))(Request(1, 1, ()), [Seen()] * 9, [0] * 9) for _ in range(2)]
                   for _ in range(2)]  # fmt: skip
         assert places[0] == places[1]
 
@@ -219,7 +219,7 @@ def test_prefix_finds_what_looking_into_every_cache_finds(seed, replicas):
             continue
         number, ids = prompt.ask(output, 0)
         written = Request(prompt.size, output, np.array([ids[i] for i in range(len(ids))]))
-        expected = Prefix()(written, [one for one in cluster.replicas if one.up])
+        expected = Prefix()(written, cluster.replicas, cluster.replicas[0].loads)
         request = Request(prompt.size, output, ids)
         assert cluster.submit(request, now)
         assert request.replica == expected

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from agentload.box.engine import Engine
-from agentload.box.kv import BlockCache
 from agentload.box.options import BoxOptions
 from agentload.box.request import DONE, Counts, Instants, Request, Step
 from agentload.box.routers import Choose, router
@@ -92,23 +91,32 @@ class Gaps:
 class Replica:
     """An engine, what it is doing, and what routers know of it."""
 
-    __slots__ = ("counts", "engine", "filling", "free_at", "index", "open", "outstanding", "step", "turn", "up")
+    __slots__ = (
+        "cache", "counts", "engine", "filling", "free_at", "index", "loads", "open", "place", "step", "turn", "up",
+    )  # fmt: skip
 
-    def __init__(self, index: int, engine: Engine) -> None:
+    def __init__(self, index: int, engine: Engine, loads: list[int]) -> None:
         self.index = index
-        self.engine = engine
-        self.counts: list[Counts] = [engine.counts]  # of its lives
+        self.counts: list[Counts] = []  # of its lives
+        self.live(engine)
         self.up = True
-        self.outstanding = 0  # requests sent here and not ended
+        self.loads, self.place = loads, len(loads)  # requests sent to each of its group and not ended, and which is its
+        loads.append(0)
         self.filling = 0  # prompt tokens of those that have not had their first token
         self.open: dict[Request, None] = {}  # those requests
         self.step: Step | None = None
         self.free_at = 0.0  # when the last step ended
         self.turn = 0  # number of its latest entry in the agenda; older ones are void
 
+    def live(self, engine: Engine) -> None:
+        """Begin, or begin again, with that engine."""
+        self.engine, self.cache = engine, engine.cache
+        self.counts.append(engine.counts)
+
     @property
-    def cache(self) -> BlockCache:
-        return self.engine.cache
+    def outstanding(self) -> int:
+        """Requests sent here and not ended."""
+        return self.loads[self.place]
 
 
 class Cluster:
@@ -129,10 +137,11 @@ class Cluster:
         self._agenda: list[tuple[float, int, Any, Any]] = []  # a heap: instant, order, what, which
         self._entries = 0
         self._idle: list[Replica] = []  # may begin a step
+        decoding, filling = list[int](), list[int]()
         self._down = 0  # replicas that are not up
-        self.replicas = [self._start(index) for index in range(options.replicas + options.prefill)]
-        self._decoders = self.replicas[: options.replicas]
-        self._fillers = self.replicas[options.replicas :]
+        self._decoders = [self._start(index, decoding) for index in range(options.replicas)]
+        self._fillers = [self._start(options.replicas + index, filling) for index in range(options.prefill)]
+        self.replicas = [*self._decoders, *self._fillers]
         self._choose: Choose = router(options.router, self._seeds.spawn(1)[0])
         self._choose_decoder: Choose = router(
             "round_robin" if options.router == "round_robin" else "least_outstanding", self._seeds.spawn(1)[0]
@@ -226,8 +235,8 @@ class Cluster:
                     setattr(whole, name, getattr(whole, name) + getattr(counts, name))
         return whole
 
-    def _start(self, index: int) -> Replica:
-        return Replica(index, self._engine())
+    def _start(self, index: int, loads: list[int]) -> Replica:
+        return Replica(index, self._engine(), loads)
 
     def _engine(self) -> Engine:
         options = self.options
@@ -236,16 +245,19 @@ class Cluster:
     def _send(
         self, request: Request, group: list[Replica], choose: Choose, now: float, offset_ms: float | None
     ) -> bool:
-        up = [replica for replica in group if replica.up] if self._down else group
+        up, loads = group, group[0].loads
+        if self._down:
+            up = [replica for replica in group if replica.up]
+            loads = [replica.outstanding for replica in up]
         if not up:
             return False
-        replica = up[choose(request, up) if len(up) > 1 else 0]
+        replica = up[choose(request, up, loads) if len(up) > 1 else 0]
         engine, step = replica.engine, replica.step
         engine.submit(request, now, offset_ms)
         self._place[request] = replica
         request.replica = replica.index
         replica.open[request] = None
-        replica.outstanding += 1
+        replica.loads[replica.place] += 1
         replica.filling += request.prompt
         if step is None:
             self._idle.append(replica)
@@ -268,7 +280,7 @@ class Cluster:
     def _leave(self, request: Request, replica: Replica) -> None:
         """A request is over, or its first leg is, and then its keys and values travel."""
         del self._place[request], replica.open[request]
-        replica.outstanding -= 1
+        replica.loads[replica.place] -= 1
         if request.generated == 0:
             replica.filling -= request.prompt
         if request.hidden and request.generated:
@@ -327,13 +339,12 @@ class Cluster:
         for request in replica.open:
             del self._place[request]
         replica.open.clear()
-        replica.outstanding = replica.filling = 0
+        replica.loads[replica.place] = replica.filling = 0
         self._down += replica.up
         replica.up, replica.step = False, None
         self._entries += 1
         replica.turn = self._entries  # voids what it had in the agenda
-        replica.engine = self._engine()
-        replica.counts.append(replica.engine.counts)
+        replica.live(self._engine())
         self._enter(at + failure.after, self._recover, replica)
         return lost
 
@@ -347,15 +358,14 @@ class Cluster:
         scaling = self.options.scaling
         assert scaling is not None
         count = len(self._decoders) + self._coming
-        load = sum(replica.outstanding for replica in self._decoders)
-        if count < scaling.most and load > scaling.outstanding * count:
+        if count < scaling.most and sum(self._decoders[0].loads) > scaling.outstanding * count:
             self._coming += 1
             self._enter(now + scaling.cold_start, self._join, None)
 
     def _join(self, _: None, at: float) -> list[Request]:
         """A replica that was started is up."""
         self._coming -= 1
-        replica = self._start(len(self.replicas))
+        replica = self._start(len(self.replicas), self._decoders[0].loads)
         replica.free_at = at
         self.replicas.append(replica)
         self._decoders.append(replica)

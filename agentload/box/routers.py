@@ -32,32 +32,30 @@ class Candidate(Protocol):
     """What a router may know of a replica."""
 
     index: int  # its number
-    outstanding: int  # requests sent there and not ended
-    filling: int  # prompt tokens of those that have not had their first token
-
-    @property
-    def cache(self) -> BlockCache: ...
+    filling: int  # prompt tokens of the requests there that have not had their first token
+    cache: BlockCache
 
 
-Choose: TypeAlias = Callable[[Request, Sequence[Candidate]], int]
-"""From the request and the replicas that are up, the index of one."""
+Choose: TypeAlias = Callable[[Request, Sequence[Candidate], list[int]], int]
+"""From the request, the replicas that are up and the requests outstanding at each (sent there and not ended), the
+index of one of them."""
 
 
 def router(name: str, rng: np.random.Generator) -> Choose:
     """The router of that name; it may remember, and draw from `rng`."""
     turn = count()
 
-    def two_choices(request: Request, up: Sequence[Candidate]) -> int:
+    def two_choices(request: Request, up: Sequence[Candidate], loads: list[int]) -> int:
         """Power of two choices (Mitzenmacher 2001): the less loaded of two at random."""
         if len(up) == 1:
             return 0
         a = int(rng.integers(len(up)))
         b = (a + 1 + int(rng.integers(len(up) - 1))) % len(up)
-        return min(a, b, key=lambda i: up[i].outstanding)
+        return min(a, b, key=loads.__getitem__)
 
     rules: dict[str, Choose] = {
-        "round_robin": lambda request, up: next(turn) % len(up),
-        "random": lambda request, up: int(rng.integers(len(up))),
+        "round_robin": lambda request, up, loads: next(turn) % len(up),
+        "random": lambda request, up, loads: int(rng.integers(len(up))),
         "least_outstanding": least_outstanding,
         "two_choices": two_choices,
         "prefix": Prefix(),
@@ -66,9 +64,8 @@ def router(name: str, rng: np.random.Generator) -> Choose:
     return rules[name]
 
 
-def least_outstanding(request: Request, up: Sequence[Candidate]) -> int:
+def least_outstanding(request: Request, up: Sequence[Candidate], loads: list[int]) -> int:
     """Fewest requests not ended; the first of several."""
-    loads = [replica.outstanding for replica in up]
     return loads.index(min(loads))
 
 
@@ -84,8 +81,7 @@ class Prefix:
         self._sent: dict[int, int] = {}  # run of blocks: replicas, as the bits of a number
         self._before: dict[int, int] = {}  # what was sent longer ago
 
-    def __call__(self, request: Request, up: Sequence[Candidate]) -> int:
-        loads = [replica.outstanding for replica in up]
+    def __call__(self, request: Request, up: Sequence[Candidate], loads: list[int]) -> int:
         most, least = max(loads), min(loads)
         if most - least > ABSOLUTE and most > RELATIVE * least:
             choice = loads.index(least)
@@ -98,35 +94,39 @@ class Prefix:
     def _match(self, request: Request, up: Sequence[Candidate], loads: list[int]) -> int:
         ids, prompt = request.ids, request.prompt
         if isinstance(ids, Runs):
-            matches = self._matches(ids, prompt, up, loads)
+            best, choice = self._longest(ids, prompt, up, loads)
         else:
-            matches = {i: replica.cache.overlap(ids, prompt) for i, replica in enumerate(up)}
-        best = max(matches.values(), default=0)
+            matches = [replica.cache.overlap(ids, prompt) for replica in up]
+            best = max(matches)
+            choice = min((loads[i], i) for i, match in enumerate(matches) if match == best)[1]
         if best > THRESHOLD * prompt:
-            return min((i for i, match in matches.items() if match == best), key=lambda i: (loads[i], i))
+            return choice
         filled = [replica.cache.filled for replica in up]
         fewest = min(filled)
-        return min((i for i, blocks in enumerate(filled) if blocks == fewest), key=loads.__getitem__)
+        return min((loads[i], i) for i, blocks in enumerate(filled) if blocks == fewest)[1]
 
-    def _matches(self, ids: Runs, prompt: int, up: Sequence[Candidate], loads: list[int]) -> dict[int, int]:
-        """Matches of those that may be chosen: first who was sent the end of the prompt, then who was sent what is
-        before it; of many, the least busy first."""
-        block = up[0].cache.block
+    def _longest(self, ids: Runs, prompt: int, up: Sequence[Candidate], loads: list[int]) -> tuple[int, int]:
+        """The longest match (tokens), if it is long enough, and who has it: the least busy, the first of several.
+
+        First who was sent the end of the prompt is asked, then who was sent what is before it.
+        """
+        sent, before, block = self._sent, self._before, up[0].cache.block
         stop = min((prompt - 1) // block, len(ids))
-        matches: dict[int, int] = {}
-        best, asked = 0, 0
+        best, choice, asked = 0, 0, 0
         for run, first in ids.runs(stop):
-            places = (self._sent.get(run, 0) | self._before.get(run, 0)) & ~asked
-            asked |= places
-            for i in sorted(positions(places, up), key=lambda i: (loads[i], i)):
-                matches[i] = up[i].cache.overlap(ids, prompt)
-                best = max(best, matches[i])
-                if matches[i] >= stop * block:  # the others have no more
-                    break
+            places = (sent.get(run, 0) | before.get(run, 0)) & ~asked
+            if places:
+                asked |= places
+                for load, i in sorted((loads[i], i) for i in positions(places, up)):
+                    match = up[i].cache.overlap(ids, prompt)
+                    if match > best or (match == best and (load, i) < (loads[choice], choice)):
+                        best, choice = match, i
+                    if match >= stop * block:  # the others have no more
+                        break
             if best > first * block or first * block <= THRESHOLD * prompt:
                 break  # who was not asked has at most what is before this run
             stop = first
-        return matches
+        return best, choice
 
     def _note(self, ids: Runs, place: int) -> None:
         sent, before, bit = self._sent, self._before, 1 << place
@@ -147,7 +147,7 @@ def positions(places: int, up: Sequence[Candidate]) -> list[int]:
     return [i for i, replica in enumerate(up) if places >> replica.index & 1]
 
 
-def kv_cost(request: Request, up: Sequence[Candidate]) -> int:
+def kv_cost(request: Request, up: Sequence[Candidate], loads: list[int]) -> int:
     """Dynamo's rule at temperature 0: least prefill still to do, in blocks, plus blocks that are held."""
 
     def cost(replica: Candidate) -> float:
