@@ -4,13 +4,24 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from collectors.load import Run, load_run
 from collectors.metrics import alive, peak, roots, time_mean
 from tests.fleet_made import HOUSE, MIX
+
+
+def documents(text: str) -> Iterator[Any]:
+    """The JSON documents in a text, whatever space there is between them or none: processes share a pipe."""
+    decoder = json.JSONDecoder()
+    while text := text.lstrip():
+        document, end = decoder.raw_decode(text)
+        text = text[end:]
+        yield document
 
 
 def locust(*arguments: str, folder: Path) -> tuple[Run, dict[str, int]]:
@@ -22,8 +33,8 @@ def locust(*arguments: str, folder: Path) -> tuple[Run, dict[str, int]]:
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False, cwd=HOUSE)
     assert ended.returncode == 0, ended.stderr
     assert "Traceback" not in ended.stderr, ended.stderr
-    stats = json.loads("[" + ended.stdout.strip().replace("]\n[", "],[") + "]")  # workers print theirs, which are empty
-    counts = {row["name"]: row["num_requests"] for row in max(stats, key=len)}
+    stats = max(documents(ended.stdout), key=len)  # workers print theirs, too, which are empty
+    counts = {row["name"]: row["num_requests"] for row in stats}
     (made,) = (folder / "runs").iterdir()
     return load_run(made), counts
 

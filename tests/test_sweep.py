@@ -169,10 +169,16 @@ def test_a_sweep_runs_against_an_endpoint(tmp_path: Path) -> None:
     base = spec(population=[{"archetype": "fixed"}], archetypes=quick, scale=1.0)
     with BoxProcess(base.box) as url:
         there = msgspec.structs.replace(base, endpoint=msgspec.structs.replace(base.endpoint, url=url))
-        folder, code = sweep(there, tmp_path, Options(values=(1, 4), measure=3.0, repeats=1, census=2))
+        quickly = Options(values=(1, 4), measure=3.0, repeats=1, census=2)
+        folder, code = sweep(there, tmp_path, quickly)
+        found = points(folder)
+        if len(found) == 1:  # what else runs on this machine filled it: a series ends there, and says so
+            assert read(folder).ended == {"fixed": f"this machine was the limit at 1: {found[0].limited[0]}"}
+            more, _ = sweep(there, tmp_path, msgspec.structs.replace(quickly, values=(4, 8)))
+            found += points(more)[:1]
 
     assert code == 0
-    one, four = points(folder)
+    one, four = found
     assert four.tokens.value > one.tokens.value > 0
     assert one.simulated  # the box says what it is
     assert write_sweep(folder).exists()
