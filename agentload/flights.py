@@ -10,10 +10,11 @@ import msgspec
 
 from agentload.box.model import Script, thought_of
 from agentload.box.options import BoxOptions
-from agentload.box.prompts import Prompt, said
+from agentload.box.prompts import Prompt
 from agentload.box.protocol import ChatAsk, deltas, message, usage
 from agentload.box.reply import check_room, reply_to
 from agentload.box.request import DONE, Request
+from agentload.box.said import said
 from agentload.box.words import Template
 from agentload.spec import Spec
 from agents.answer import ENOUGH, Answer

@@ -49,7 +49,7 @@ class Ended(Struct, frozen=True):
     now: float  # seconds on its clock
     started: int  # sessions
     offered: int | None
-    gaps: tuple[dict[int, float], float, float]  # between tokens, see `agentload.box.cluster.Gaps`
+    gaps: tuple[dict[int, float], float, float]  # between tokens, see `agentload.box.gaps.Gaps`
     peak_bytes: int
     cpu_seconds: float
 

@@ -8,12 +8,10 @@ import numpy as np
 from agentload.box.host import Host
 from agentload.box.kv import BlockCache, Ids, Lease
 from agentload.box.options import Offload
+from agentload.box.pace import GRAIN, NOISE, SECONDS, UNITS, units
 from agentload.box.presets import Preset
 
 ARRIVING, WAITING, RUNNING, DONE = range(4)
-
-
-NOISE = 1_024
 
 
 class Request:
@@ -56,11 +54,14 @@ class Request:
 class Step:
     """One iteration: who takes part, and how long it takes."""
 
-    __slots__ = ("attention", "context", "decodes", "end", "loads", "prefill", "restored", "scheduled", "start")
+    __slots__ = (
+        "attention", "clock", "context", "decodes", "end", "loads", "prefill", "restored", "scheduled", "start",
+    )  # fmt: skip
 
     def __init__(self, start: float) -> None:
         self.start = start  # seconds
         self.end = start
+        self.clock = 0  # `end` in whole units
         self.prefill = 0  # P: prompt tokens computed
         self.decodes = 0  # D: requests that decode
         self.context = 0  # K: tokens of context they read
@@ -107,7 +108,8 @@ class Engine:
         self.running: list[Request] = []
         self._rng = rng
         self._sigma = sigma
-        self._noise: list[float] = []
+        self._noise: list[int] = []
+        self._clock, self._ended = 0, -1.0  # when the last step ended, in units and in seconds
         self._arriving: deque[Request] = deque()
         blocks = (kv_tokens or preset.kv_tokens) // preset.block - 1  # one is vLLM's null block
         if blocks < 1:
@@ -156,25 +158,35 @@ class Engine:
         budget, preempted = self._schedule_running(step, self.preset.step_tokens)
         if not preempted:
             self._schedule_waiting(step, budget)
-        seconds = self.preset.step_seconds(step.prefill, step.decodes, step.context, step.attention)
-        if self._sigma:
-            seconds *= self._factor()
+        step.clock = self._clock if now == self._ended else int(now * UNITS)
+        step.clock += self._units(step) * self._factor()
         if self.offload and step.loads:
-            seconds += 1e-3 * self.offload.setup_ms * step.loads + 1e-6 * self.offload.token_us * step.restored
-        step.end = now + seconds
+            extra = 1e-3 * self.offload.setup_ms * step.loads + 1e-6 * self.offload.token_us * step.restored
+            step.clock += int(extra * UNITS)
+        step.end = step.clock * SECONDS
         return step
 
-    def _factor(self) -> float:
-        """The next number of noise; drawn by the thousand, so that the engine's are the same to the last bit."""
+    def _units(self, step: Step) -> int:
+        """The formula, part by part in whole units."""
+        p = self.preset
+        prompts = units(p.prefill_ms * step.prefill + p.attention_ms * step.attention)
+        return units(p.base_ms + p.decode_ms * step.decodes) + units(p.context_ms) * step.context + prompts
+
+    def _factor(self) -> int:
+        """The next number of noise; drawn as many at once as the engine draws, so that they are the same."""
+        if not self._sigma:
+            return 1 << GRAIN
         if not self._noise:
             drawn = self._rng.standard_normal(NOISE)
-            self._noise = np.exp(self._sigma * (drawn - 0.5 * self._sigma)).tolist()[::-1]
+            noise = np.rint(np.exp(self._sigma * (drawn - 0.5 * self._sigma)) * (1 << GRAIN))
+            self._noise = noise.astype(np.int64).tolist()[::-1]
         return self._noise.pop()
 
     def finish(self, step: Step) -> list[Request]:
         """End a step: the requests that got a token in it, in order. Those with all their tokens are done."""
         counts = self.counts
         counts.steps += 1
+        self._clock, self._ended = step.clock, step.end
         served, ended = [], False
         for request in step.scheduled:
             if request.state != RUNNING or request.computed < request.prompt + request.generated:

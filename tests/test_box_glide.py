@@ -11,7 +11,7 @@ from msgspec import structs
 from agentload.box.engine import Engine
 from agentload.box.options import Offload
 from agentload.box.presets import DEFAULT, PRESETS, Preset
-from agentload.box.request import Request
+from agentload.box.request import Request, Step
 from tests import box_literal as plain
 
 PLAIN = structs.replace(PRESETS[DEFAULT], offset_ms=2.0)
@@ -86,12 +86,12 @@ def glided(
                     engine.shorten(step, request.arrival)
             elif kind == "cancel" and prompt in requests:
                 if step:
-                    ends += list(step.ends)[: max(0, sum(end <= at for end in step.ends))]
+                    ends += [end for end in ends_of(engine, step) if end <= at]
                     engine.catch_up(step, at)
                 engine.cancel(requests[prompt])
         elif step:
             now = step.end
-            ends += list(step.ends)
+            ends += ends_of(engine, step)
             for request in engine.finish(step):
                 if request.generated in (1, request.output):
                     seen.append((int(str(request.tag)), now, request.generated, request.cached, request.preempted))
@@ -100,6 +100,10 @@ def glided(
             step = engine.begin(start, most)
         else:
             return seen, ends, engine
+
+
+def ends_of(engine: Engine, step: Step) -> list[float]:
+    return [engine.pace.at(step, count) for count in range(1, step.count + 1)]
 
 
 def made(seed: int, count: int, longest: int) -> list[Event]:

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from agentload.box.model import thought_of
 from agentload.box.options import BoxOptions, Habits
-from agentload.box.prompts import CLOSE, OPEN, Prompt, Runs, said
+from agentload.box.prompts import CLOSE, OPEN, Prompt, Runs
 from agentload.box.protocol import ChatAsk, message
 from agentload.box.reply import reply_to
+from agentload.box.said import said
 from agentload.box.words import Template
 from agentload.simulation import CALIBRATION
 from agents.chain import Message

@@ -15,77 +15,13 @@ from typing import Any
 import numpy as np
 
 from agentload.box.engine import Engine
+from agentload.box.gaps import Gaps
 from agentload.box.options import BoxOptions
-from agentload.box.request import DONE, Counts, Instants, Request, Step
+from agentload.box.request import DONE, Counts, Request, Step
 from agentload.box.routers import Choose, router
 
 STRETCH = 256
 """Most steps taken at once; more would mostly be cut short by the next arrival."""
-
-
-class Gaps:
-    """Times between the tokens of a call, of all calls: the time of each step, once for each request decoding in it.
-
-    Buckets of 1 % keep it small. What passes while a request is preempted, or travels, is not among them.
-    """
-
-    def __init__(self) -> None:
-        self._single: list[float] = []
-        self._weights: list[int] = []
-        self._several: list[tuple[int, Instants]] = []
-        self._steps = 0  # held in those
-        self._buckets: dict[int, float] = {}
-        self._total, self._largest = 0.0, 0.0
-
-    def add(self, step: Step, weight: int) -> None:
-        """Count a step, or several, in which `weight` requests decoded."""
-        count, seconds = len(step.ends), step.seconds
-        if count == 1:
-            self._single.append(seconds[0])
-            self._weights.append(weight)
-        else:
-            self._several.append((weight, seconds if count == len(seconds) else seconds[:count]))
-        self._steps += count
-        if self._steps > 200_000:
-            self._sum()
-
-    def summary(self) -> dict[str, float]:
-        """Quantiles (within 1 %), mean and largest in seconds, and how many there were."""
-        self._sum()
-        buckets = sorted(self._buckets)
-        below = np.cumsum([self._buckets[bucket] for bucket in buckets])
-        count = int(below[-1]) if buckets else 0
-        if not count:
-            return {"count": 0}
-        at = {q: buckets[int(np.searchsorted(below, q / 100 * (count - 1), side="right"))] for q in (50, 90, 95, 99)}
-        quantiles = {f"p{q}": float(np.exp((bucket + 0.5) * 0.01)) for q, bucket in at.items()}
-        return quantiles | {"mean": self._total / count, "max": self._largest, "count": count}
-
-    def sums(self) -> tuple[dict[int, float], float, float]:
-        """What `take` adds to another."""
-        self._sum()
-        return self._buckets, self._total, self._largest
-
-    def take(self, buckets: dict[int, float], total: float, largest: float) -> None:
-        """Add those of another cluster."""
-        for bucket, count in buckets.items():
-            self._buckets[bucket] = self._buckets.get(bucket, 0.0) + count
-        self._total, self._largest = self._total + total, max(self._largest, largest)
-
-    def _sum(self) -> None:
-        if not self._steps:
-            return
-        seconds = np.concatenate([self._single, *(part for _, part in self._several)])
-        counts = [1] * len(self._single) + [len(part) for _, part in self._several]
-        weights = np.repeat([*self._weights, *(weight for weight, _ in self._several)], counts).astype(float)
-        self._total += float((seconds * weights).sum())  # not `@`: it wakes threads that spin for a while
-        self._largest = max(self._largest, float(seconds.max()))
-        buckets = np.floor(100 * np.log(seconds)).astype(int)
-        lowest = int(buckets.min())
-        for bucket, count in enumerate(np.bincount(buckets - lowest, weights).tolist(), lowest):
-            if count:
-                self._buckets[bucket] = self._buckets.get(bucket, 0.0) + count
-        self._single, self._weights, self._several, self._steps = [], [], [], 0
 
 
 class Replica:
@@ -129,7 +65,7 @@ class Cluster:
     def __init__(self, options: BoxOptions, *, each: bool = True, part: int = 0) -> None:
         self.options = options
         self.preset = options.scaled()
-        self.gaps = Gaps()
+        self._gaps = Gaps()
         self.watch: Callable[[int, Step], None] | None = None  # called with every step that ended, and whose it was
         self._each = each
         seed = options.seed & (2**64 - 1)
@@ -158,6 +94,13 @@ class Cluster:
         return self.replicas[0].engine.capacity
 
     @property
+    def gaps(self) -> Gaps:
+        """Times between tokens so far."""
+        for replica in self.replicas:
+            replica.engine.pace.fold()
+        return self._gaps
+
+    @property
     def running(self) -> int:
         """Requests in a batch."""
         return sum(len(replica.engine.running) for replica in self.replicas)
@@ -180,7 +123,7 @@ class Cluster:
             self.cancel(leg, now)
         replica = self._place.get(request)
         if replica is not None:
-            if replica.step is not None and len(replica.step.ends) > 1:
+            if replica.step is not None and replica.step.count > 1:
                 replica.engine.catch_up(replica.step, now)
                 self._enter_end(replica)
             replica.engine.cancel(request)
@@ -214,8 +157,6 @@ class Cluster:
             replica.free_at = max(replica.free_at, at)
             return []
         replica.step, replica.free_at = None, step.end
-        if step.decodes:
-            self.gaps.add(step, step.decodes)
         if self.watch is not None:
             self.watch(replica.index, step)
         served = replica.engine.finish(step)
@@ -231,8 +172,7 @@ class Cluster:
         whole = Counts()
         for replica in self.replicas:
             for counts in replica.counts:
-                for name in Counts.__slots__:
-                    setattr(whole, name, getattr(whole, name) + getattr(counts, name))
+                whole.add(counts)
         return whole
 
     def _start(self, index: int, loads: list[int]) -> Replica:
@@ -240,7 +180,8 @@ class Cluster:
 
     def _engine(self) -> Engine:
         options = self.options
-        return Engine(self.preset, self._seeds.spawn(1)[0], options.sigma, each=self._each, offload=options.offload)
+        rng = self._seeds.spawn(1)[0]
+        return Engine(self.preset, rng, options.sigma, each=self._each, offload=options.offload, gaps=self._gaps)
 
     def _send(
         self, request: Request, group: list[Replica], choose: Choose, now: float, offset_ms: float | None
@@ -261,7 +202,7 @@ class Cluster:
         replica.filling += request.prompt
         if step is None:
             self._idle.append(replica)
-        elif len(step.ends) > 1 and step.end > request.arrival and engine.receptive:
+        elif step.count > 1 and step.end > request.arrival and engine.receptive:
             engine.shorten(step, request.arrival)
             self._enter_end(replica)
         if self.options.scaling is not None and group is self._decoders:
@@ -344,6 +285,7 @@ class Cluster:
         replica.up, replica.step = False, None
         self._entries += 1
         replica.turn = self._entries  # voids what it had in the agenda
+        replica.engine.pace.fold()
         replica.live(self._engine())
         self._enter(at + failure.after, self._recover, replica)
         return lost

@@ -22,27 +22,18 @@ while, `begin` makes one step of many (`most`). Only a step in which blocks run 
 request. The tests hold all of this equal, to the last bit, to the plain loop.
 """
 
-from bisect import bisect_left, bisect_right
 from collections import deque
 from heapq import heappop, heappush
-from itertools import accumulate
 
 import numpy as np
 
+from agentload.box.gaps import Gaps
 from agentload.box.host import Host
 from agentload.box.kv import BlockCache, Lease
 from agentload.box.options import Offload
+from agentload.box.pace import Pace
 from agentload.box.presets import Preset
 from agentload.box.request import ARRIVING, DONE, RUNNING, WAITING, Counts, Request, Step
-
-NOISE = 1_024
-"""Random numbers drawn at a time: a step takes the next, whether it is alone or one of many."""
-
-
-MANY = 16
-"""Steps from which arrays are faster than a loop."""
-MOST = 1_024
-"""Steps taken at once at most."""
 
 
 class Engine:
@@ -51,7 +42,7 @@ class Engine:
     `sigma` is the standard deviation of the logarithm of a step's time (mean kept); 0 makes it exact. `kv_tokens`
     replaces the preset's cache size. `finish` names every request that got a token if `each`, else only those that got
     their first or their last. With `offload`, blocks that the cache evicts are kept in the host's memory, and a prompt
-    that continues with them waits for them to come back instead of computing them.
+    that continues with them waits for them to come back instead of computing them. Times between tokens go to `gaps`.
     """
 
     def __init__(
@@ -63,6 +54,7 @@ class Engine:
         *,
         each: bool = True,
         offload: Offload | None = None,
+        gaps: Gaps | None = None,
     ) -> None:
         if preset.step_tokens < preset.seats:
             raise ValueError(f"step_tokens must be at least seats, got {preset.step_tokens} and {preset.seats}")
@@ -71,10 +63,7 @@ class Engine:
         self.waiting: deque[Request] = deque()
         self.running: dict[Request, None] = {}  # in order of admission
         self._each = each
-        self._rng = rng
-        self._sigma = sigma
-        self._noise = np.empty(0)
-        self._spent = 0  # of `_noise`
+        self.pace = Pace(preset, rng, sigma, Gaps() if gaps is None else gaps)
         self._arriving: list[tuple[float, int, Request]] = []  # a heap
         self._numbers = 0  # of arrivals and admissions so far
         self._busy = False  # a step has begun and not ended
@@ -134,19 +123,32 @@ class Engine:
             if request.state == ARRIVING:
                 request.state = WAITING
                 self.waiting.append(request)
-        step, cache, budget = Step(now), self.cache, self.preset.step_tokens
-        self._busy = True
-        plan = self._walk if self._decoding and not cache.room(1) else self._schedule
-        alike = plan(step, budget)
-        self._time(step, most if alike and step.decodes and not step.joined else 1)
+        step, cache = Step(now), self.cache
+        self._busy, count = True, 1
+        if self._decoding:
+            step.decodes = self._decoding
+            step.context = self._decoding * (cache.ticks + 1) - self._since
+            if most > 1:
+                count = min(most, self.pace.left, self._next_end() - cache.ticks)
+            count = cache.room(count)
+        alike = self._schedule(step) if count else self._walk(step)
+        if step.loads and self._offload is not None:
+            extra = 1e-3 * self._offload.setup_ms * step.loads + 1e-6 * self._offload.token_us * step.restored
+            self.pace.take(step, 1, extra)
+            return step
+        if step.joined or not alike or not step.decodes:
+            count = 1
+        self.pace.take(step, count)
+        if count > 1 and arriving and self.receptive:
+            self.pace.shorten(step, arriving[0][0])
         return step
 
     def finish(self, step: Step) -> list[Request]:
         """End a step: the requests that got a token in it, in order. Those with all their tokens are done."""
-        counts, cache, many = self.counts, self.cache, len(step.ends)
+        counts, cache, many = self.counts, self.cache, step.count
         self._busy = False
-        self._spent += many
         counts.steps += many
+        self.pace.passed(step, many)
         if many > 1:
             cache.tick(many - 1)
         served: list[Request] = []
@@ -156,7 +158,8 @@ class Engine:
                 served = [request for request in self.running if request.lease is not None and request.lease.gliding]
                 for request in served:
                     request.generated += many
-            self._end(served)
+            if self._ends and self._ends[0][0] <= cache.ticks:
+                self._end(served)
         for request in step.joined:
             if request.state == RUNNING and request.computed >= request.known:
                 self._speak(request)
@@ -165,31 +168,27 @@ class Engine:
 
     def shorten(self, step: Step, instant: float) -> None:
         """Let a step that is several in a row end at the first of its ends that is not before `instant`."""
-        step.cut(bisect_left(step.ends, instant) + 1)
+        self.pace.shorten(step, instant)
 
     def catch_up(self, step: Step, now: float) -> None:
         """Make a step that is several in a row the one that is going on at `now`; those before have ended."""
-        past = min(bisect_right(step.ends, now), len(step.ends) - 1)
-        if not past:
-            step.cut(1)
-            return
-        self.cache.tick(past)
-        self._spent += past
-        self.counts.steps += past
-        self.counts.generated += self._decoding * past
-        step.start, step.end = float(step.ends[past - 1]), float(step.ends[past])
-        step.ends, step.seconds = [step.end], [step.seconds[past]]
-        step.context += past * step.decodes
+        past = min(self.pace.ended(step, now), step.count - 1)
+        if past:
+            self.cache.tick(past)
+            self.counts.steps += past
+            self.counts.generated += self._decoding * past
+            self.pace.passed(step, past)
+        self.pace.cut(step, 1)
 
-    def _schedule(self, step: Step, budget: int) -> bool:
+    def _schedule(self, step: Step) -> bool:
         """Give everyone a part of the budget; False where the next step cannot be like this one."""
         cache = self.cache
-        if self._decoding:
-            step.decodes = self._decoding
-            step.context = self._decoding * (cache.ticks + 1) - self._since
+        if step.decodes:
             cache.tick()
-            budget -= step.decodes
-        filling, preempted = self._filling, False
+        filling = self._filling
+        if filling is None and not self.waiting:
+            return True
+        budget, preempted = self.preset.step_tokens - step.decodes, False
         if filling is not None and budget:
             n = min(filling.known - filling.computed, budget)
             assert filling.lease is not None
@@ -260,9 +259,10 @@ class Engine:
             self.counts.host_hits += restored
         return restored
 
-    def _walk(self, step: Step, budget: int) -> bool:
+    def _walk(self, step: Step) -> bool:
         """`_schedule`, request by request, for a step in which blocks run out or two may fill the same block."""
-        cache, landed = self.cache, []
+        cache, landed, budget = self.cache, [], self.preset.step_tokens
+        step.decodes = step.context = 0
         for request in self.running:
             lease = request.lease
             assert lease is not None
@@ -299,58 +299,10 @@ class Engine:
             self._admit(step, budget)
         return False
 
-    def _time(self, step: Step, most: int) -> None:
-        """Say when a step ends, or each of up to `most` alike."""
-        preset, context = self.preset, step.context
-        if most > 1:
-            most = 1 + self.cache.room(min(most - 1, MOST - 1, self._next_end() - self.cache.ticks))
-        if len(self._noise) < self._spent + most:
-            self._draw(most)
-        noise = self._noise[self._spent : self._spent + most] if self._sigma else None
-        if most > MANY:
-            decodes = step.decodes
-            seconds = np.arange(context, context + most * decodes, decodes, dtype=np.float64)
-            seconds *= preset.context_ms
-            seconds += preset.base_ms + preset.decode_ms * decodes
-            seconds *= 1e-3
-            if noise is not None:
-                seconds *= noise
-            step.seconds = seconds
-            ends = seconds.copy()
-            ends[0] += step.start
-            step.ends = ends.cumsum(out=ends)
-            step.end = float(ends[-1])
-        elif most == 1:
-            second = preset.step_seconds(step.prefill, step.decodes, context, step.attention)
-            if noise is not None:
-                second *= float(noise[0])
-            if step.loads and self._offload is not None:
-                second += 1e-3 * self._offload.setup_ms * step.loads + 1e-6 * self._offload.token_us * step.restored
-            step.end = step.start + second
-            step.seconds, step.ends = (second,), (step.end,)
-        else:
-            fixed, slope = preset.base_ms + preset.decode_ms * step.decodes, preset.context_ms
-            step.seconds = [1e-3 * (fixed + slope * (context + i * step.decodes)) for i in range(most)]
-            if noise is not None:
-                step.seconds = [second * factor for second, factor in zip(step.seconds, noise.tolist(), strict=True)]
-            step.ends = list(accumulate(step.seconds, initial=step.start))[1:]
-            step.end = step.ends[-1]
-        if most > 1 and self._arriving and self.receptive:
-            self.shorten(step, self._arriving[0][0])
-
-    def _draw(self, most: int) -> None:
-        """Have at least that many numbers of noise."""
-        kept = [self._noise[self._spent :]]
-        self._spent = 0
-        for _ in range(-(-most // NOISE)):
-            drawn = self._rng.standard_normal(NOISE) if self._sigma else np.zeros(NOISE)
-            kept.append(np.exp(self._sigma * (drawn - 0.5 * self._sigma)))
-        self._noise = np.concatenate(kept)
-
     def _next_end(self) -> int:
         """The tick of the next last token."""
         ends = self._ends
-        while not holds(*ends[0]):
+        while ends[0][2].until != ends[0][0]:
             heappop(ends)
         return ends[0][0]
 
@@ -358,9 +310,8 @@ class Engine:
         """End those whose last token has come."""
         ends = self._ends
         while ends and ends[0][0] <= self.cache.ticks:
-            entry = heappop(ends)
-            if holds(*entry):
-                request = entry[2]
+            tick, _, request = heappop(ends)
+            if request.until == tick:
                 self._leave(request)
                 request.generated, request.state = request.output, DONE
                 if not self._each:
@@ -380,8 +331,7 @@ class Engine:
             request.state = DONE
         else:
             self._glide(request)
-            assert request.lease is not None
-            heappush(self._ends, (last_tick(request, request.lease), request.seat, request))
+            heappush(self._ends, (request.until, request.seat, request))
 
     def _glide(self, request: Request) -> None:
         lease = request.lease
@@ -389,6 +339,7 @@ class Engine:
         self.cache.glide(lease, request.computed)
         self._decoding += 1
         self._since += lease.since
+        request.until = request.output + request.prompt - 1 + lease.since
 
     def _land(self, request: Request) -> int:
         """Take a request out of the set that decodes; the tokens that its lease holds."""
@@ -396,6 +347,7 @@ class Engine:
         assert lease is not None
         self._decoding -= 1
         self._since -= lease.since
+        request.until = -1
         return self.cache.land(lease)
 
     def _leave(self, request: Request) -> None:
@@ -420,14 +372,3 @@ class Engine:
         request.state = WAITING
         self.waiting.appendleft(request)
         self.counts.preemptions += 1
-
-
-def holds(tick: int, seat: int, request: Request) -> bool:
-    """Whether an entry of an engine's `_ends` still says what is so."""
-    lease = request.lease
-    return lease is not None and lease.gliding and request.seat == seat and tick == last_tick(request, lease)
-
-
-def last_tick(request: Request, lease: Lease) -> int:
-    """The cache's tick at which a decoding request has all its tokens."""
-    return request.output + request.prompt - 1 + lease.since

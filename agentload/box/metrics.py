@@ -81,7 +81,7 @@ class Observations:
         self._iteration = self.histograms["iteration_tokens_total"]
 
     def step(self, step: Step) -> None:
-        self._iteration.add(step.prefill + step.decodes, len(step.ends))
+        self._iteration.add(step.prefill + step.decodes, step.count)
 
     def ended(self, request: Request, came: float, first: float, last: float, most: int) -> None:
         """A request that was answered in full; instants on the cluster's clock."""

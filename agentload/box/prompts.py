@@ -10,25 +10,12 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from typing import Any
 
+from agentload.box.said import Said
 from agents.chain import Message
 
 OPEN, CLOSE, ANSWER = 3, 2, 3
 ROLES = {"system": 1, "user": 2, "assistant": 3, "tool": 4, "developer": 5}
 BLOCK = 16
-
-
-class Said(str):
-    """The text of a reply that nobody wrote: who it is, and how many tokens."""
-
-    __slots__ = ("key", "tokens")
-    key: int
-    tokens: int
-
-
-def said(key: int, tokens: int) -> Said:
-    text = Said()
-    text.key, text.tokens = key, tokens
-    return text
 
 
 class Runs:

@@ -1,14 +1,7 @@
 """What an engine works on: requests, the steps that serve them, and what is counted."""
 
-from collections.abc import Sequence
-from typing import TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
-
 from agentload.box.kv import Ids, Lease
 
-Instants: TypeAlias = Sequence[float] | NDArray[np.float64]
 ARRIVING, WAITING, RUNNING, DONE = range(4)
 
 
@@ -37,6 +30,7 @@ class Request:
         "seat",
         "state",
         "tag",
+        "until",
     )
 
     def __init__(self, prompt: int, output: int, ids: Ids, tag: object = None) -> None:
@@ -58,6 +52,7 @@ class Request:
         self.preempted = 0  # times it had to start over
         self.seat = 0  # number of its admission
         self.state = ARRIVING
+        self.until = -1  # the cache's tick of its last token, while it decodes
         self.lease: Lease | None = None
 
     @property
@@ -67,17 +62,17 @@ class Request:
 
 
 class Step:
-    """One iteration, or several alike in a row: who takes part, and when each ends (seconds)."""
+    """One iteration, or `count` alike in a row: who takes part, and when it ends (seconds)."""
 
     __slots__ = (
-        "attention", "context", "decodes", "end", "ends", "joined", "loads", "prefill", "restored", "seconds", "start",
+        "attention", "begun", "context", "count", "decodes", "end", "growth", "joined", "loads", "over",
+        "prefill", "rate", "restored", "start",
     )  # fmt: skip
 
     def __init__(self, start: float) -> None:
         self.start = start
-        self.end = start
-        self.ends: Instants = ()
-        self.seconds: Instants = ()  # how long each takes; there may be more of these than ends
+        self.end = start  # of the last
+        self.count = 1
         self.prefill = 0  # P: prompt tokens computed
         self.decodes = 0  # D: requests that decode
         self.context = 0  # K: tokens of context they read, in the first iteration; each later one reads D more
@@ -85,12 +80,8 @@ class Step:
         self.restored = 0  # tokens brought back from the host, for so many prompts:
         self.loads = 0
         self.joined: list[Request] = []  # had tokens of their prompt computed
-
-    def cut(self, count: int) -> None:
-        """Keep the first `count`."""
-        if count < len(self.ends):
-            self.ends = self.ends[:count]
-            self.end = float(self.ends[-1])
+        self.begun = self.over = 0  # `start` and `end` in the units of `agentload.box.pace`
+        self.rate = self.growth = 0  # how long the first takes without noise, and how much longer each later one
 
     def take(self, request: Request, n: int) -> None:
         """Compute `n` more tokens of a prompt."""
@@ -119,3 +110,16 @@ class Counts:
         self.host_hits = 0  # of those
         self.preemptions = 0  # times
         self.steps = 0  # iterations
+
+    def add(self, other: "Counts") -> None:
+        """Count what another has counted, too."""
+        self.prompt += other.prompt
+        self.cached += other.cached
+        self.restored += other.restored
+        self.generated += other.generated
+        self.queries += other.queries
+        self.hits += other.hits
+        self.host_queries += other.host_queries
+        self.host_hits += other.host_hits
+        self.preemptions += other.preemptions
+        self.steps += other.steps
