@@ -1,7 +1,7 @@
 """Who acts in virtual time, and what all of them have in common: agents under way, time limits, back-off."""
 
-from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import Any, Protocol
 
 from agentload.flights import Flight
@@ -68,24 +68,28 @@ class Deadlines:
 
     def __init__(self, world: Clocked, limit: float, act: Callable[[Flight], None]) -> None:
         self._world, self._limit, self._act = world, limit, act
-        self._flights: deque[Flight] = deque()
+        self._flights: dict[Flight, None] = {}  # under way, in that order
         self._armed = False
 
     def watch(self, flight: Flight) -> None:
-        self._flights.append(flight)
+        self._flights[flight] = None
         if not self._armed:
             self._armed = True
             self._world.enter(flight.sent + self._limit, self._look, None)
 
+    def forget(self, flight: Flight) -> None:
+        """It is over: what it holds is let go at once, and not when it would have been due."""
+        self._flights.pop(flight, None)
+
     def _look(self, _: None) -> None:
-        flights, now = self._flights, self._world.now
-        while flights and (flights[0].over or flights[0].sent + self._limit <= now):
-            flight = flights.popleft()
+        for flight in [*takewhile(lambda flight: flight.sent + self._limit <= self._world.now, self._flights)]:
             if not flight.over:
+                self.forget(flight)
                 self._act(flight)
-        self._armed = bool(flights)
-        if flights:
-            self._world.enter(flights[0].sent + self._limit, self._look, None)
+        oldest = next(iter(self._flights), None)
+        self._armed = oldest is not None
+        if oldest is not None:
+            self._world.enter(oldest.sent + self._limit, self._look, None)
 
 
 def results(calls: list[ToolCall]) -> list[ToolResult]:

@@ -403,6 +403,8 @@ class World:
         actor, chat, request = flight.actor, flight.chat, flight.request
         tally = actor.tally
         actor.flight, flight.over = None, True
+        self._watched.forget(flight)
+        self._whole.forget(flight)
         if request is not None:
             request.tag = None  # no cycle of references is left behind
         self._calling -= 1

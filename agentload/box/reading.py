@@ -54,9 +54,9 @@ class Readings:
         engines = [replica.engine for replica in self.cluster.replicas]
         lives = [counts for replica in self.cluster.replicas for counts in replica.counts]
         said = {
-            "running": sum(len(engine.running) for engine in engines),
-            "waiting": sum(len(engine.waiting) for engine in engines),
-            "kv_usage": 1.0 - sum(engine.cache.free for engine in engines) / sum(e.cache.usable for e in engines),
+            "running": sum([len(engine.running) for engine in engines]),
+            "waiting": sum([len(engine.waiting) for engine in engines]),
+            "kv_usage": 1.0 - sum([engine.cache.free for engine in engines]) / sum([e.cache.usable for e in engines]),
         }
         said |= zip(COUNTERS, map(sum, zip(*map(COUNTED, lives), strict=True)), strict=True)
         self.emit(Sample(at, PAGE, "", "", "up", 1.0))
