@@ -106,9 +106,10 @@ def test_a_growing_conversation_stays_one_extent():
     for turn in range(1, 50):
         cache.release(run(cache, ids(*range(10 * turn)), 40 * turn + 1))
 
-    path, hit, _ = cache._match(ids(*range(490)), 490)
-    assert hit == 490
-    assert len(path) == 1  # what makes long histories cheap
+    lease = cache.admit(ids(*range(490)), 4 * 490 + 1)
+    assert lease is not None
+    assert lease.sealed == 490
+    assert lease.leaf.start == 0  # what makes long histories cheap
 
 
 def test_what_was_evicted_comes_back_from_the_host_as_far_as_it_is_there():
@@ -127,7 +128,7 @@ def test_what_was_evicted_comes_back_from_the_host_as_far_as_it_is_there():
 
 def reach(cache: BlockCache, path: Ids) -> int:
     """Blocks of `path` that are cached, without taking them."""
-    return cache._match(path, len(path))[1]
+    return cache.overlap(path, len(path) * BLOCK + 1) // BLOCK
 
 
 class Blocks:

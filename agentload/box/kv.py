@@ -65,6 +65,16 @@ class Extent:
         return low
 
 
+def idle(extent: Extent, stop: int) -> int:
+    """How many blocks nobody holds, of those from the start up to `stop`, which lies within that extent."""
+    blocks = 0
+    while extent.parent is not None:
+        if not extent.refs:
+            blocks += stop - extent.start
+        extent, stop = extent.parent, extent.start
+    return blocks
+
+
 class Lease:
     """The blocks of one request."""
 
@@ -125,16 +135,18 @@ class BlockCache:
 
         At least its last token is left to compute.
         """
-        limit = min((tokens - 1) // self.block, len(ids))
-        path, hit, idle = self._match(ids, limit)
-        if -(-tokens // self.block) - hit + idle > self.free:
+        extent, hit = self._reach(ids, min((tokens - 1) // self.block, len(ids)))
+        if -(-tokens // self.block) - hit + idle(extent, hit) > self._blank + self._cached:
             return None
-        leaf = self._root
-        for extent in path:
-            upper, leaf = leaf, extent if extent.stop <= hit else self._split(extent, hit)
-            self._hold(leaf)
-            if upper.refs == leaf.refs and len(upper.children) == 1 and upper.parent is not None:
-                self._merge(upper, leaf)  # cut once, for somebody who has gone
+        leaf = extent if extent.stop <= hit else self._split(extent, hit)
+        at = below = leaf
+        while at.parent is not None:
+            self._hold(at)
+            if at is not below and at.refs == below.refs and len(at.children) == 1:
+                self._merge(at, below)  # cut once, for somebody who has gone
+            else:
+                below = at
+            at = below.parent or self._root
         return Lease(ids, leaf, hit)
 
     def restore(self, lease: Lease, tokens: int) -> int:
@@ -180,7 +192,7 @@ class BlockCache:
 
     def overlap(self, ids: Ids, tokens: int) -> int:
         """How many tokens of a prompt of `tokens` tokens are cached."""
-        return self._match(ids, min((tokens - 1) // self.block, len(ids)))[1] * self.block
+        return self._reach(ids, min((tokens - 1) // self.block, len(ids)))[1] * self.block
 
     def hosted(self, ids: Ids, tokens: int, overlap: int) -> int:
         """How many tokens of a prompt the host has, beyond the `overlap` that is cached on the device."""
@@ -191,8 +203,7 @@ class BlockCache:
 
     def leans_on_growth(self, ids: Ids, tokens: int) -> bool:
         """Whether more of a sequence may yet be cached by a lease that glides."""
-        path = self._match(ids, min((tokens - 1) // self.block, len(ids)))[0]
-        return bool(path) and path[-1].owner is not None
+        return self._reach(ids, min((tokens - 1) // self.block, len(ids)))[0].owner is not None
 
     def glide(self, lease: Lease, tokens: int) -> None:
         """From now on the lease, which holds `tokens` tokens, grows by one at every tick."""
@@ -249,17 +260,10 @@ class BlockCache:
         if full > lease.sealed:
             self._seal(lease, full)
 
-    def _match(self, ids: Ids, limit: int) -> tuple[list[Extent], int, int]:
-        """Extents that hold the start of `ids`, how many blocks of it, and how many of those nobody holds."""
+    def _reach(self, ids: Ids, limit: int) -> tuple[Extent, int]:
+        """Where the cached start of `ids` ends, at most `limit` blocks from it: the extent, and how many blocks."""
         extent = self._known(ids, limit)
-        path: list[Extent] = []
-        hit, idle, above = extent.stop, 0, extent
-        while above.parent is not None:
-            path.append(above)
-            if not above.refs:
-                idle += above.stop - above.start
-            above = above.parent
-        path.reverse()
+        hit = extent.stop
         while hit == extent.stop and hit < limit:
             child = extent.children.get(int(ids[hit]))
             if child is None:
@@ -268,14 +272,10 @@ class BlockCache:
                 self._settle(child.owner)
             if extent.refs == child.refs > 0 and len(extent.children) == 1 and extent.parent is not None:
                 self._merge(extent, child)  # cut once, for somebody who has gone
-                path.pop()
             extent, hit = child, child.common(ids, limit)
             if hit == child.stop:
                 child.ids = ids  # the same so far, and of the same conversation as the next to look here
-            path.append(child)
-            if not child.refs:
-                idle += hit - child.start
-        return path, hit, idle
+        return extent, hit
 
     def _known(self, ids: Ids, limit: int) -> Extent:
         """An extent that holds a start of `ids`, at most `limit` blocks: near where its conversation's last request
