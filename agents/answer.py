@@ -9,7 +9,7 @@ The first token is the first piece of text, reasoning or tool call that is not e
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, NamedTuple
 
 import msgspec
@@ -237,6 +237,24 @@ class Answer:
             self.gaps.append(t - last)
         self.last = t
         self.chunks += 1
+
+    def flow(self, texts: list[str], times: Iterable[tuple[float, bytes]], reasoning: bool) -> None:
+        """Pieces of text, each in a read of its own, of an answer whose first token is there and nobody counts."""
+        (self._reasoning if reasoning else self._text).extend(texts)
+        last, gaps = self.last, self.gaps
+        for _, (t, _) in zip(texts, times, strict=False):
+            if last is not None and t != last:
+                gaps.append(t - last)
+                self.chunks += 1
+            last = t
+        self.last = last
+
+    def sole(self, piece: str) -> str:
+        """What kind of output that piece is, if it is all that has come: "text" or "reasoning"; else ""."""
+        other = self._tools or self._usage or self.finish_reason or self.over
+        kinds = {"text": (self._text, self._reasoning), "reasoning": (self._reasoning, self._text)}
+        found = [kind for kind, (this, that) in kinds.items() if this == [piece] and not that]
+        return found[0] if found and not other else ""
 
     # Ending
 

@@ -2,19 +2,20 @@
 
 llhttp (`httptools`) does the framing; what it finds goes to an `Answer`. A network read is stamped and kept.
 It is looked into when all reads of the event loop's turn are stamped, and in the middle of a stream only once some have
-gathered. So a burst, in which the tokens of a hundred streams come together, is stamped before any of it is decoded.
+gathered. So a burst, in which the tokens of a hundred streams come together, is stamped before any of it is decoded;
+and what has gathered is mostly known without being decoded at all (`agents.frame`).
 """
 
 import asyncio
 import math
 import zlib
 from collections.abc import Callable
-from functools import lru_cache
 from typing import cast
 
 import httptools
 
 from agents.answer import Answer
+from agents.frame import Frame, frame_of, whole_chunk
 from agents.limits import MAX_BODY, MAX_ERROR_BODY, MAX_HEADERS
 from agents.sse import Events
 from agents.trouble import Trouble, error_text, retry_after
@@ -34,7 +35,19 @@ chunk and whatever is cut anywhere else end otherwise."""
 class Exchange:
     """One request and its answer. `done` ends when nothing more is to come."""
 
-    __slots__ = ("_body", "_events", "_inflate", "_size", "_status", "answer", "done", "end", "stale", "stream")
+    __slots__ = (
+        "_body",
+        "_events",
+        "_frame",
+        "_inflate",
+        "_size",
+        "_status",
+        "answer",
+        "done",
+        "end",
+        "stale",
+        "stream",
+    )
 
     def __init__(self, answer: Answer, stream: bool, done: "asyncio.Future[None]") -> None:
         self.answer = answer
@@ -44,6 +57,7 @@ class Exchange:
         self.stale = False  # the connection was gone before a byte of the answer
         self._status = ""  # what an answer that cannot be good will be called, once its body is read
         self._events = Events()
+        self._frame: Frame | None = None
         self._body = bytearray()
         self._inflate: "zlib._Decompress | None" = None  # noqa: UP037 a name for type checkers only
         self._size = 0
@@ -88,6 +102,20 @@ class Exchange:
             self._take_events(piece, t)
         else:
             self._body += piece
+
+    def skim(self, reads: list[tuple[float, bytes]]) -> int:
+        """Take in reads without decoding them, as far as they are like those before (`agents.frame`); how many are."""
+        if self._size > MAX_BODY or not self._events.clean:
+            return 0
+        frame = self._frame
+        texts = frame.texts(reads) if frame is not None else []
+        if not texts and len(reads) >= HELD:  # no more than once for so many reads: to learn is as much as to decode
+            self._frame = frame = frame_of(reads[0][1], type(self.answer)) or frame
+            texts = frame.texts(reads) if frame is not None else []
+        if frame is not None and texts:
+            self._size += sum([len(data) for _, data in reads[: len(texts)]])
+            self.answer.flow(texts, reads, frame.reasoning)
+        return len(texts)
 
     def _take_events(self, piece: bytes, t: float) -> None:
         answer = self.answer
@@ -190,12 +218,22 @@ class Connection(asyncio.Protocol):
         """Look into what was held."""
         held, self._held = self._held, []
         try:
-            for t, data in held:
-                self._received(data, t)
+            while held:
+                held = held[self._take(held) :]
         except BaseException as error:  # our own bug: raised where somebody sees it
             if self.exchange is not None and not self.exchange.done.done():
                 self.exchange.done.set_exception(error)
             raise
+
+    def _take(self, reads: list[tuple[float, bytes]]) -> int:
+        """Look into the first of some reads, at least; how many it was."""
+        exchange = self.exchange
+        if exchange is not None and self._boundary and exchange.flowing and (taken := exchange.skim(reads)):
+            self._holds = True
+            return taken
+        t, data = reads[0]
+        self._received(data, t)
+        return 1
 
     def release(self) -> bool:
         """End the exchange; say whether the connection may be used again. It is closed where it may not."""
@@ -364,17 +402,3 @@ class Connection(asyncio.Protocol):
         else:
             exchange.broke(trouble)
         exchange.finish(t)
-
-
-def whole_chunk(data: bytes) -> bytes | None:
-    """The content, where that read is one whole chunk of a chunked body, neither more nor less; else None."""
-    i = data.find(b"\r\n", 0, 10)
-    if i < 1 or chunk_size(data[:i]) != len(data) - i - 4 or not data.endswith(b"\r\n"):
-        return None
-    return data[i + 2 : -2]
-
-
-@lru_cache(maxsize=4096)
-def chunk_size(line: bytes) -> int:
-    """The size in a chunk's first line; -1 where it is more than a plain number, which is then left to llhttp."""
-    return -1 if line.strip(b"0123456789abcdefABCDEF") else int(line, 16)

@@ -15,18 +15,18 @@ class EventTooLargeError(ValueError):
 class Events:
     """Splits a stream that arrives in pieces cut anywhere."""
 
-    __slots__ = ("_after_cr", "_clean", "_data", "_line", "_size")
+    __slots__ = ("_after_cr", "_data", "_line", "_size", "clean")
 
     def __init__(self) -> None:
         self._line = bytearray()  # the unfinished last line
         self._data: list[bytes] = []  # data lines of the unfinished event
         self._size = 0  # of `_data`, in bytes
         self._after_cr = False  # the last piece ended in a CR, whose LF may still come
-        self._clean = True  # nothing of the three is pending
+        self.clean = True  # nothing of the three is pending
 
     def feed(self, piece: bytes) -> list[bytes]:
         """The data of the events that this piece completes."""
-        if self._clean and piece.endswith(b"\n\n") and CR not in piece:
+        if self.clean and piece.endswith(b"\n\n") and CR not in piece:
             # Whole events of one data line each: what every server sends when nothing cuts its writes. One, mostly.
             if piece.find(LF) == len(piece) - 2 and piece.startswith(b"data: "):
                 return [piece[6:-2]]
@@ -60,7 +60,7 @@ class Events:
         self._after_cr = piece.endswith(b"\r")
         if len(self._line) + self._size > MAX_EVENT_BYTES:
             raise EventTooLargeError(f"an event of more than {MAX_EVENT_BYTES} bytes")
-        self._clean = not self._line and not self._data and not self._after_cr
+        self.clean = not self._line and not self._data and not self._after_cr
         return found
 
     def _take(self, line: bytes, found: list[bytes]) -> None:

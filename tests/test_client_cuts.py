@@ -2,17 +2,21 @@
 
 import asyncio
 import itertools
+import json
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agents.answer import Answer
 from agents.api import APIS
+from agents.frame import frame_of
 from agents.http import Connection, Exchange
 from agents.sse import Events
 from tests.cases import WELL_FORMED
 from tests.cases_apis import API_BROKEN, API_WELL_FORMED
 from tests.cases_broken import BROKEN
+from tests.torture import DONE, ROLE, chunk, event, framed, stream, words
 
 CASES = WELL_FORMED | BROKEN | API_WELL_FORMED | API_BROKEN
 WHOLE = {
@@ -96,7 +100,7 @@ class Sink(asyncio.Transport):
         self.closed = True
 
 
-def answer_to(name: str, reads: list[bytes]) -> dict[str, Any]:
+def answer_to(api: str, reads: list[bytes]) -> dict[str, Any]:
     """What an answer that comes in those reads amounts to, and whether its connection can be used again."""
 
     async def receive() -> dict[str, Any]:
@@ -104,7 +108,7 @@ def answer_to(name: str, reads: list[bytes]) -> dict[str, Any]:
         open_: set[Connection] = set()
         connection, transport = Connection(lambda: float(next(ticks)), open_.discard), Sink()
         connection.connection_made(transport)
-        answer = APIS[CASES[name].api].answer()
+        answer = APIS[api].answer()
         exchange = Exchange(answer, True, asyncio.get_running_loop().create_future())
         connection.start(exchange, [b""])
         for read in reads:
@@ -121,6 +125,7 @@ def answer_to(name: str, reads: list[bytes]) -> dict[str, Any]:
             "tokens": answer.tokens(lambda: 1),
             "tools": list(answer._tools.values()),
             "seen": answer.first is not None,
+            "pieces": answer._pieces(),
             "reusable": not open_until_closed and connection.release(),
         }
 
@@ -130,10 +135,60 @@ def answer_to(name: str, reads: list[bytes]) -> dict[str, Any]:
 @given(st.sampled_from(sorted(SCRIPTS)), st.lists(st.integers(0, 100_000), max_size=25))
 @settings(max_examples=300, deadline=None)
 def test_an_answer_is_the_same_however_its_bytes_are_cut(name: str, cuts: list[int]) -> None:
-    whole = answer_to(name, [SCRIPTS[name]])
-    parts = answer_to(name, pieces(SCRIPTS[name], cuts))
+    whole = answer_to(CASES[name].api, [SCRIPTS[name]])
+    parts = answer_to(CASES[name].api, pieces(SCRIPTS[name], cuts))
 
     # After a failure nobody waits for the end of the body, so whether it had come is chance.
     if whole["status"] != "ok":
         whole.pop("reusable"), parts.pop("reusable")
     assert parts == whole
+
+
+said = st.text(max_size=3) | st.sampled_from(
+    ["a", " b", "é", "字", "", '"', "\\", "\n", "\0", "\u2028", "\x7f", "\ud83d", "1"]
+)
+deltas = st.one_of(
+    said.map(lambda text: {"content": text}),
+    said.map(lambda text: {"role": "assistant", "content": text, "reasoning_content": None}),
+    said.map(lambda text: {"content": None, "reasoning_content": text}),
+    said.map(lambda text: {"content": text, "reasoning": text}),
+    said.map(lambda text: {"refusal": text, "content": None}),
+    said.map(lambda text: {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": text}}]}),
+)
+rare = st.sampled_from(
+    [{"finish_reason": "stop"}, {"usage": {"prompt_tokens": 1, "completion_tokens": 2}}, {"created": 2}]
+)
+
+
+@given(
+    st.lists(st.tuples(deltas, st.booleans(), st.none() | rare), max_size=8),
+    st.lists(st.integers(0, 7), min_size=60, max_size=150),
+    st.sampled_from(["chat", "responses"]),
+)
+@settings(max_examples=200, deadline=None)
+def test_an_answer_is_the_same_when_each_event_comes_in_a_read_of_its_own(
+    kinds: list[tuple[dict[str, Any], bool, dict[str, Any] | None]], order: list[int], api: str
+) -> None:
+    """Long streams of few kinds of events: what is known from the one before is not decoded."""
+    events = [ROLE, *words("a")] if api == "chat" else []
+    for i in order:
+        delta, plain, more = kinds[i] if i < len(kinds) else ({"content": f" {i}"}, True, None)
+        if api == "chat":
+            data = {"created": 1, "choices": [{"index": 0, "delta": delta} | (more or {})]} | (more or {})
+        else:
+            data = {"type": "response.output_text.delta", "item_id": "m", "delta": delta.get("content")} | (more or {})
+        events.append(b"data: %b\n\n" % json.dumps(data, ensure_ascii=not plain).encode("utf-8", "surrogatepass"))
+    reads = [step for step in stream(*events, DONE) if isinstance(step, bytes)]
+
+    assert answer_to(api, reads) == answer_to(api, [b"".join(reads)])
+
+
+def test_only_a_read_that_is_one_whole_chunk_is_known_without_decoding() -> None:
+    read, other = (framed(event(chunk({"content": text})))[0] for text in ("a", "bc"))
+    frame = frame_of(read, Answer)
+    assert frame is not None
+    size, _, rest = other.partition(b"\r\n")
+
+    assert frame.texts([(0.0, read), (0.1, other)]) == ["a", "bc"]
+    for wrong in (b"%x\r\n%b" % (int(size, 16) + 2, rest), b"0%b;x\r\n%b" % (size, rest), other[:-1], b"x" + other):
+        assert frame.texts([(0.0, read), (0.1, wrong), (0.2, other)]) == ["a"]
