@@ -25,7 +25,7 @@ OFFSET = 1e-3 * TP4.offset_ms
 
 def ask(to: Cluster, prompt: int = 100, output: int = 5, now: float = 0.0, first: int = 0) -> Request:
     """A request whose blocks have the identities `first` and on."""
-    request = Request(prompt, output, np.arange(first, first + (prompt + output) // 16, dtype=np.uint64))
+    request = Request(prompt, output, range(first, first + (prompt + output) // 16))
     assert to.submit(request, now)
     return request
 
@@ -219,7 +219,7 @@ def test_prefix_finds_what_looking_into_every_cache_finds(seed, replicas):
             talks.remove(talk)
             continue
         number, ids = prompt.ask(output, 0)
-        written = Request(prompt.size, output, np.array([ids[i] for i in range(len(ids))]))
+        written = Request(prompt.size, output, [ids[i] for i in range(len(ids))])
         expected = Prefix()(written, cluster.replicas, cluster.replicas[0].loads)
         request = Request(prompt.size, output, ids)
         assert cluster.submit(request, now)
@@ -260,7 +260,8 @@ def test_no_request_is_lost_or_served_twice_whatever_happens(seed, name, replica
         if queue and (at is None or queue[0] < at):
             now = queue.pop(0)
             size = int(rng.integers(1, 500))
-            ids = np.arange(size // 16 + 9, dtype=np.uint64) + 1_000 * int(rng.integers(3))
+            first = 1_000 * int(rng.integers(3))
+            ids = range(first, first + size // 16 + 9)
             request = Request(size, int(rng.integers(1, 60)), ids)
             if cluster.submit(request, now):
                 firsts[request] = ended[request] = 0
@@ -303,7 +304,7 @@ def test_steps_taken_many_at_a_time_are_the_same_in_a_cluster():
             if queue and (at is None or queue[0][0] < at):
                 now, prompt, output = queue.pop(0)
                 number = next(numbers)
-                request = Request(prompt, output, np.arange(200, dtype=np.uint64) + 1_000 * number, number)
+                request = Request(prompt, output, range(1_000 * number, 1_000 * number + 200), number)
                 cluster.submit(request, now)
             else:
                 for request in cluster.advance():

@@ -16,7 +16,6 @@ from agentload.box.request import DONE, RUNNING, Request, Step
 
 TP4 = PRESETS[DEFAULT]
 PLAIN = structs.replace(TP4, offset_ms=0.0)
-NOTHING = np.empty(0, np.uint64)
 
 
 def engine(preset: Preset = PLAIN, sigma: float = 0.0, kv_tokens: int | None = None) -> Engine:
@@ -24,7 +23,7 @@ def engine(preset: Preset = PLAIN, sigma: float = 0.0, kv_tokens: int | None = N
 
 
 def submit(to: Engine, prompt: int, output: int, now: float = 0.0, ids: list[int] | None = None) -> Request:
-    request = Request(prompt, output, NOTHING if ids is None else np.array(ids, np.uint64))
+    request = Request(prompt, output, ids or [])
     to.submit(request, now)
     return request
 

@@ -19,13 +19,13 @@ Event = tuple[float, str, int, int, int]
 Seen = list[tuple[int, float, int, int, int]]
 
 
-def identities(path: int, blocks: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+def identities(path: int, blocks: int) -> list[int]:
     """Sequences with the same first digits of `path` (in base 3) begin alike."""
     chain, before = [], 7
     for i in range(blocks):
         before = hash((before, path // 3 ** (i // 2) % 3, i))
         chain.append(before % (1 << 62))
-    return np.array(chain, np.uint64)
+    return chain
 
 
 def literal(

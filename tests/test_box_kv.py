@@ -23,7 +23,7 @@ def ids(*path: int) -> Ids:
     for block in path:
         before = (before * 1_000_003 + block + 1) % (1 << 61)
         chain.append(before)
-    return np.array(chain, np.uint64)
+    return chain
 
 
 def run(cache: BlockCache, path: Ids, tokens: int) -> Lease:
@@ -272,7 +272,7 @@ def test_blocks_as_runs_of_conversations_are_found_as_blocks_one_by_one_are(seed
             number, ids = talk[0].ask(output, int(rng.integers(2)))
             size = talk[0].size
             one = runs.admit(ids, size)
-            two = plain.admit(np.array([ids[i] for i in range(len(ids))]), size)
+            two = plain.admit([ids[i] for i in range(len(ids))], size)
             assert (one is None) == (two is None)
             if one is None or two is None:
                 talks.remove(talk)

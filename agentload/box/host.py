@@ -7,13 +7,13 @@ host memory nothing of this happens.
 """
 
 from collections import OrderedDict
-from typing import Protocol, SupportsInt
+from typing import Protocol
 
 
 class Blocks(Protocol):
     """Identities of a sequence's blocks (`agentload.box.kv.Ids`)."""
 
-    def __getitem__(self, index: int, /) -> SupportsInt: ...
+    def __getitem__(self, index: int, /) -> int: ...
 
 
 class Host:
@@ -32,7 +32,7 @@ class Host:
         """Take in blocks `start` to `stop` of a sequence, the last of them first."""
         blocks = self._blocks
         for i in range(stop - 1, start - 1, -1):
-            identity = int(ids[i])
+            identity = ids[i]
             blocks[identity] = None
             blocks.move_to_end(identity)
             if len(blocks) > self.usable:
@@ -41,11 +41,11 @@ class Host:
     def reach(self, ids: Blocks, start: int, limit: int) -> int:
         """Where the blocks of a sequence that are here, without a gap from `start`, end; at most `limit`."""
         at = start
-        while at < limit and int(ids[at]) in self._blocks:
+        while at < limit and ids[at] in self._blocks:
             at += 1
         return at
 
     def give(self, ids: Blocks, start: int, stop: int) -> None:
         """Let blocks go that are back on the device."""
         for i in range(start, stop):
-            del self._blocks[int(ids[i])]
+            del self._blocks[ids[i]]

@@ -17,7 +17,7 @@ or somebody comes to share its blocks. So a tick costs the same for one request 
 """
 
 from collections import OrderedDict
-from typing import Any, Protocol, SupportsInt
+from typing import Any, Protocol
 
 from agentload.box.host import Host
 from agentload.box.prompts import Runs
@@ -26,12 +26,12 @@ from agentload.box.prompts import Runs
 class Ids(Protocol):
     """Identities of the full blocks of a token sequence, in order; equal at i means equal up to i.
 
-    An array of numbers (`agentload.box.words`), or one that is worked out when asked (`agentload.box.prompts`).
+    The memory of an array (`agentload.box.words`), or worked out when asked (`agentload.box.prompts`).
     """
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int, /) -> SupportsInt: ...
+    def __getitem__(self, index: int, /) -> int: ...
 
 
 class Extent:
@@ -265,7 +265,7 @@ class BlockCache:
         extent = self._known(ids, limit)
         hit = extent.stop
         while hit == extent.stop and hit < limit:
-            child = extent.children.get(int(ids[hit]))
+            child = extent.children.get(ids[hit])
             if child is None:
                 break
             if child.owner is not None:
@@ -293,7 +293,7 @@ class BlockCache:
     def _seal(self, lease: Lease, full: int) -> None:
         """Give the blocks of a lease up to `full` their identity."""
         ids, leaf, at = lease.ids, lease.leaf, lease.sealed
-        while at < full and (child := leaf.children.get(int(ids[at]))) is not None:
+        while at < full and (child := leaf.children.get(ids[at])) is not None:
             if child.owner is not None:
                 self._settle(child.owner)
             at = child.common(ids, full)  # somebody cached this already: take theirs, give our own back
@@ -305,7 +305,7 @@ class BlockCache:
                 leaf.ids, leaf.stop = ids, full  # ours alone, so it may grow
             else:
                 fresh = Extent(leaf, ids, at, full, 1)
-                leaf.children[int(ids[at])] = fresh
+                leaf.children[ids[at]] = fresh
                 leaf = fresh
         lease.leaf, lease.sealed = leaf, full
 
@@ -317,15 +317,15 @@ class BlockCache:
         """
         parent: Any = extent.parent
         upper = Extent(parent, extent.ids, extent.start, at, extent.refs)
-        parent.children[int(extent.ids[extent.start])] = upper
-        upper.children[int(extent.ids[at])] = extent
+        parent.children[extent.ids[extent.start]] = upper
+        upper.children[extent.ids[at]] = extent
         extent.parent, extent.start = upper, at
         return upper
 
     def _merge(self, upper: Extent, lower: Extent) -> None:
         """Make one of two extents that have the same holders, so that none of them ends at `upper`."""
         parent: Any = upper.parent
-        parent.children[int(upper.ids[upper.start])] = lower
+        parent.children[upper.ids[upper.start]] = lower
         lower.start, lower.parent = upper.start, parent
         upper.stop, upper.ids = upper.start, ()  # gone
 
@@ -354,5 +354,5 @@ class BlockCache:
             if extent.stop == extent.start:
                 del self._queue[extent]
                 parent: Any = extent.parent
-                del parent.children[int(extent.ids[extent.start])]
+                del parent.children[extent.ids[extent.start]]
                 extent.ids = ()

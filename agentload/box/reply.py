@@ -56,4 +56,4 @@ def _plan(ask: Ask, tokens: Tokens, options: BoxOptions, context: int, **questio
         options.habits,
     )
     ids = identities(np.concatenate((tokens[len(chain) * BLOCK :], script.tokens)), chain)
-    return script, Request(prompt, len(script.tokens), ids)
+    return script, Request(prompt, len(script.tokens), ids.data)
