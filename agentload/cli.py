@@ -36,7 +36,7 @@ def main() -> None:
 
     Exit codes: 0 done, 1 failed or a promise broken, 2 bad input, 3 promises that could not be judged, 130 interrupted.
     """
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # what containers stop with is Ctrl-C
+    signal.signal(signal.SIGTERM, terminated)
     try:
         app()
     except BadInput as error:
@@ -47,6 +47,13 @@ def main() -> None:
         sys.exit(FAILED)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def terminated(*_: object) -> None:
+    """What containers stop with is Ctrl-C, also where that itself is ignored: in what a script starts with `&`."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)
 
 
 def version(asked: bool) -> None:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,8 +93,16 @@ def test_sigterm_ends_a_worker_a_master_and_at_once_when_it_comes_twice(started:
     assert (folder / "report.html").is_file()
 
 
-def test_sigterm_before_a_run_has_begun_ends_it_like_ctrl_c(started: list[Process], tmp_path: Path) -> None:
-    run = Process(tmp_path)
+@pytest.mark.parametrize("ctrl_c", [signal.default_int_handler, signal.SIG_IGN], ids=["heard", "ignored"])
+def test_sigterm_before_a_run_has_begun_ends_it_like_ctrl_c(
+    ctrl_c: Any, started: list[Process], tmp_path: Path
+) -> None:
+    """Also where Ctrl-C is ignored, as it is in what a script starts with `&`."""
+    before = signal.signal(signal.SIGINT, ctrl_c)
+    try:
+        run = Process(tmp_path, spec=LONG)
+    finally:
+        signal.signal(signal.SIGINT, before)
     started.append(run)
     until(lambda: len(marked(run.mark)) > 1)  # its box is coming up
     run.process.terminate()
