@@ -61,8 +61,9 @@ async def start_sessions(spec: Spec, plan: Plan, world: World, share: Share) -> 
         while (spec.sessions is None or number < spec.sessions) and due < min(stop, duration) and not world.ending:
             world.started += 1
             begun = world.clock.now()
+            leaves = spec.leaving == "cancel" and stop < duration
             try:
-                async with asyncio.timeout(stop - begun if spec.leaving == "cancel" and stop < duration else None):
+                async with asyncio.timeout(stop - begun) if leaves else contextlib.nullcontext():
                     outcome = await run_agent(plan.agent(number, seat), number, "", due, world)
             except TimeoutError:
                 return  # it has left

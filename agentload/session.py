@@ -8,8 +8,8 @@ import asyncio
 import contextlib
 import inspect
 import itertools
-import time
 from collections.abc import Callable, Iterator, Sequence
+from time import perf_counter, time
 from typing import Any
 
 import msgspec
@@ -44,14 +44,14 @@ class Clock:
     """The run clock: seconds since the run began, monotonic."""
 
     def __init__(self, epoch: float | None = None) -> None:
-        self.epoch = time.perf_counter() if epoch is None else epoch
+        self.epoch = perf_counter() if epoch is None else epoch
 
     def anchor(self) -> dict[str, float]:
         """What ties the run clock to others: its zero on this machine's monotonic clock and in wall time (Unix)."""
-        return {"monotonic": self.epoch, "unix": time.time() - self.now()}
+        return {"monotonic": self.epoch, "unix": time() - self.now()}
 
     def now(self) -> float:
-        return time.perf_counter() - self.epoch
+        return perf_counter() - self.epoch
 
     async def until(self, instant: float) -> None:
         """Sleep until that instant; return at once if it is past. Event loops round to about a millisecond."""

@@ -250,11 +250,12 @@ class Answer:
         self.last = last
 
     def sole(self, piece: str) -> str:
-        """What kind of output that piece is, if it is all that has come: "text" or "reasoning"; else ""."""
-        other = self._tools or self._usage or self.finish_reason or self.over
-        kinds = {"text": (self._text, self._reasoning), "reasoning": (self._reasoning, self._text)}
-        found = [kind for kind, (this, that) in kinds.items() if this == [piece] and not that]
-        return found[0] if found and not other else ""
+        """What kind of output that piece is, "text" or "reasoning", if it is all that has come; else ""."""
+        if self._tools or self._usage or self.finish_reason or self.over:
+            return ""
+        if self._text == [piece]:
+            return "" if self._reasoning else "text"
+        return "reasoning" if self._reasoning == [piece] and not self._text else ""
 
     # Ending
 

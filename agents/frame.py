@@ -29,14 +29,12 @@ class Frame(NamedTuple):
     def texts(self, reads: Iterable[tuple[float, bytes]]) -> list[str]:
         """The text of each read, up to the first that is not one whole chunk with one such event."""
         before, after, found = self.before, self.after, list[bytes]()
-        skip, keep = 2 + len(before), -len(after)
+        start, end = len(before), -len(after)
         for _, data in reads:
-            i = data.find(b"\r\n", 0, 10)
-            if not (data.startswith(before, i + 2) and data.endswith(after)) or len(data) < i + skip - keep:
+            size, _, chunk = data.partition(b"\r\n")
+            if not (chunk.startswith(before) and chunk.endswith(after)) or chunk_size(size) != len(chunk) - 2:
                 break
-            if chunk_size(data[:i]) != len(data) - i - 4:
-                break
-            found.append(data[i + skip : keep])
+            found.append(chunk[start:end])
         texts = plain(b'"'.join(found)).split('"')  # all at once, which costs a third
         if len(texts) != len(found) or "" in texts:
             texts = list(takewhile(lambda text: text and '"' not in text, map(plain, found)))

@@ -6,6 +6,7 @@ end they become Parquet. `collectors.load` reads both, `collectors.recovery` men
 
 import contextlib
 import fcntl
+import functools
 import os
 import shutil
 from collections.abc import Iterable, Sequence
@@ -261,8 +262,9 @@ def write_file(path: Path, content: bytes) -> None:
     half.replace(path)
 
 
+@functools.cache
 def schema(record: type[msgspec.Struct]) -> "pa.Schema":
-    """The Arrow schema of a record, from its annotations."""
+    """The Arrow schema of a record, from its annotations; kept, since to make one takes as long as to write 10 rows."""
     import pyarrow as pa
 
     types = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_(), tuple: pa.list_(pa.float32())}
