@@ -58,8 +58,9 @@ class Replica:
 class Cluster:
     """Replicas, a router, and what happens to them.
 
-    `each` names every request at every token; else steps are taken many at a time where nothing begins or ends. Where a
-    cluster is a part of several (`agentload.shards`), its number makes its noise its own.
+    `each` names every request at every token; else steps are taken many at a time where nothing begins or ends, and all
+    replicas count together, not each for itself. Where a cluster is a part of several (`agentload.shards`), its number
+    makes its noise its own.
     """
 
     def __init__(self, options: BoxOptions, *, each: bool = True, part: int = 0) -> None:
@@ -68,6 +69,7 @@ class Cluster:
         self._gaps = Gaps()
         self.watch: Callable[[int, Step], None] | None = None  # called with every step that ended, and whose it was
         self._each = each
+        self._whole = None if each else Counts()  # of all replicas
         seed = options.seed & (2**64 - 1)
         self._seeds = np.random.default_rng([seed, part] if part else seed)
         self._agenda: list[tuple[float, int, Any, Any]] = []  # a heap: instant, order, what, which
@@ -103,12 +105,23 @@ class Cluster:
     @property
     def running(self) -> int:
         """Requests in a batch."""
-        return sum(len(replica.engine.running) for replica in self.replicas)
+        return sum([len(replica.engine.running) for replica in self.replicas])
 
     @property
     def waiting(self) -> int:
         """Requests that no replica works on yet."""
         return sum(replica.outstanding - len(replica.engine.running) for replica in self.replicas)
+
+    @property
+    def queued(self) -> int:
+        """Requests that have reached a queue and are not in a batch."""
+        return sum([len(replica.engine.waiting) for replica in self.replicas])
+
+    @property
+    def usage(self) -> float:
+        """Share of all replicas' blocks that somebody holds, 0 to 1."""
+        free = sum([replica.cache.free for replica in self.replicas])
+        return 1.0 - free / sum([replica.cache.usable for replica in self.replicas])
 
     def submit(self, request: Request, now: float) -> bool:
         """Take a request at time `now` (seconds); False where no replica is up to take it."""
@@ -169,6 +182,8 @@ class Cluster:
 
     def counts(self) -> Counts:
         """What all replicas have counted, added up."""
+        if self._whole is not None:
+            return self._whole
         whole = Counts()
         for replica in self.replicas:
             for counts in replica.counts:
@@ -179,9 +194,11 @@ class Cluster:
         return Replica(index, self._engine(), loads)
 
     def _engine(self) -> Engine:
-        options = self.options
-        rng = self._seeds.spawn(1)[0]
-        return Engine(self.preset, rng, options.sigma, each=self._each, offload=options.offload, gaps=self._gaps)
+        options, rng = self.options, self._seeds.spawn(1)[0]
+        return Engine(
+            self.preset, rng, options.sigma, each=self._each, offload=options.offload, gaps=self._gaps,
+            counts=self._whole,
+        )  # fmt: skip
 
     def _send(
         self, request: Request, group: list[Replica], choose: Choose, now: float, offset_ms: float | None

@@ -42,7 +42,8 @@ class Engine:
     `sigma` is the standard deviation of the logarithm of a step's time (mean kept); 0 makes it exact. `kv_tokens`
     replaces the preset's cache size. `finish` names every request that got a token if `each`, else only those that got
     their first or their last. With `offload`, blocks that the cache evicts are kept in the host's memory, and a prompt
-    that continues with them waits for them to come back instead of computing them. Times between tokens go to `gaps`.
+    that continues with them waits for them to come back instead of computing them. Times between tokens go to `gaps`,
+    what is counted to `counts`, which engines may share.
     """
 
     def __init__(
@@ -55,11 +56,12 @@ class Engine:
         each: bool = True,
         offload: Offload | None = None,
         gaps: Gaps | None = None,
+        counts: Counts | None = None,
     ) -> None:
         if preset.step_tokens < preset.seats:
             raise ValueError(f"step_tokens must be at least seats, got {preset.step_tokens} and {preset.seats}")
         self.preset = preset
-        self.counts = Counts()
+        self.counts = Counts() if counts is None else counts
         self.waiting: deque[Request] = deque()
         self.running: dict[Request, None] = {}  # in order of admission
         self._each = each

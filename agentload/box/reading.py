@@ -1,7 +1,6 @@
 """The figures of a simulated cluster in virtual time, all replicas together, as if its page had been read."""
 
 from collections.abc import Callable
-from operator import attrgetter
 from typing import Any
 
 from agentload.box.cluster import Cluster
@@ -23,7 +22,6 @@ COUNTERS = {
     "preemptions": "preemptions",
 }
 """Words of `collectors.vocabulary`, and what `agentload.box.request.Counts` calls them."""
-COUNTED = attrgetter(*COUNTERS.values())
 
 
 class Readings:
@@ -51,14 +49,9 @@ class Readings:
 
     def now(self, at: float) -> None:
         """What the cluster says at that instant."""
-        engines = [replica.engine for replica in self.cluster.replicas]
-        lives = [counts for replica in self.cluster.replicas for counts in replica.counts]
-        said = {
-            "running": sum([len(engine.running) for engine in engines]),
-            "waiting": sum([len(engine.waiting) for engine in engines]),
-            "kv_usage": 1.0 - sum([engine.cache.free for engine in engines]) / sum([e.cache.usable for e in engines]),
-        }
-        said |= zip(COUNTERS, map(sum, zip(*map(COUNTED, lives), strict=True)), strict=True)
+        cluster, counts = self.cluster, self.cluster.counts()
+        said = {"running": cluster.running, "waiting": cluster.queued, "kv_usage": cluster.usage}
+        said |= {word: getattr(counts, name) for word, name in COUNTERS.items()}
         self.emit(Sample(at, PAGE, "", "", "up", 1.0))
         for word, value in said.items():
             self.emit(Sample(at, PAGE, SERVER, self.series, word, float(value)))
