@@ -4,7 +4,7 @@ Sized chains are answered from sizes alone (`agentload.box.prompts`). Live ones 
 real tokenizer and the real synthetic model of the box, and so cost what those cost.
 """
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -22,6 +22,10 @@ from agents.chain import Chat, Reply
 from agents.endpoint import Place
 from agents.text import Encoder, described
 
+if TYPE_CHECKING:
+    from agentload.actors import Actor
+    from agentload.virtual import World
+
 
 class Flight:
     """One attempt at one model call."""
@@ -29,7 +33,7 @@ class Flight:
     __slots__ = ("actor", "attempt", "chat", "count", "due", "fault", "first", "gaps", "last", "over", "reply",
                  "request", "script", "seen", "sent", "thought", "until")  # fmt: skip
 
-    def __init__(self, actor: Any, chat: Chat, attempt: int, due: float, sent: float) -> None:
+    def __init__(self, actor: "Actor", chat: Chat, attempt: int, due: float, sent: float) -> None:
         self.actor = actor
         self.chat = chat
         self.attempt = attempt
@@ -48,7 +52,7 @@ class Flight:
         self.seen: list[bool] = []  # which tokens of the script can be seen
         self.request: Request | None = None
 
-    def token(self, at: float, world: Any) -> None:
+    def token(self, at: float, world: "World") -> None:
         """The cluster has named this call: a token has come at `at`, or it got lost with its replica."""
         request = self.request
         assert request is not None

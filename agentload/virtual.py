@@ -5,7 +5,7 @@ Nobody waits here: a chain that wants something is left alone until the agenda, 
 
 from collections.abc import Callable
 from heapq import heappop, heappush
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -25,14 +25,14 @@ from collectors.records import Call, Session, Tool
 from collectors.store import Store
 from loadprofiles import slots
 
-LOOK = 0.25
+LOOK: Final = 0.25
 """Seconds between two looks at the limits that end a run early."""
-REFUSAL = 0.001
+REFUSAL: Final = 0.001
 """Seconds that a refused call takes [ours]; a server on the same machine takes about that long."""
-TIE = 1e-12
+TIE: Final = 1e-12
 """Seconds by which a token of its prompt holds a call back: of calls made in one instant the short ones leave first, as
 they do a client, which has to make their text and send it."""
-HELD = 20_000
+HELD: Final = 20_000
 """Records that are held before they are written."""
 
 

@@ -152,7 +152,10 @@ class Cluster:
         agenda = self._agenda
         while agenda:
             at, entry, what, which = agenda[0]
-            if what is not None or which.turn == entry:
+            if what is not None:
+                return at
+            replica = which
+            if replica.turn == entry:
                 return at
             heappop(agenda)
         return None

@@ -17,7 +17,7 @@ or somebody comes to share its blocks. So a tick costs the same for one request 
 """
 
 from collections import OrderedDict
-from typing import Any, Protocol
+from typing import Protocol
 
 from agentload.box.host import Host
 from agentload.box.prompts import Runs
@@ -264,7 +264,7 @@ class BlockCache:
         """Where the cached start of `ids` ends, at most `limit` blocks from it: the extent, and how many blocks."""
         extent = self._known(ids, limit)
         hit = extent.stop
-        while hit == extent.stop and hit < limit:
+        while hit == extent.stop and hit < limit and extent.children:
             child = extent.children.get(ids[hit])
             if child is None:
                 break
@@ -280,20 +280,19 @@ class BlockCache:
     def _known(self, ids: Ids, limit: int) -> Extent:
         """An extent that holds a start of `ids`, at most `limit` blocks: near where its conversation's last request
         ended, so that nobody has to come down the whole tree."""
-        if not isinstance(ids, Runs) or ids.of.ended[0] is not self:
+        if not isinstance(ids, Runs) or ids.of.ended is None or ids.of.ended[0] is not self:
             return self._root
-        extent: Any = ids.of.ended[1]
+        extent = ids.of.ended[1]
         while extent.parent is not None and not (
             extent.start < extent.stop <= limit and extent.ids[extent.stop - 1] == ids[extent.stop - 1]
         ):
             extent = extent.parent  # it is gone, or too long, or has gone on with somebody else
-        known: Extent = extent
-        return known
+        return extent
 
     def _seal(self, lease: Lease, full: int) -> None:
         """Give the blocks of a lease up to `full` their identity."""
         ids, leaf, at = lease.ids, lease.leaf, lease.sealed
-        while at < full and (child := leaf.children.get(ids[at])) is not None:
+        while at < full and leaf.children and (child := leaf.children.get(ids[at])) is not None:
             if child.owner is not None:
                 self._settle(child.owner)
             at = child.common(ids, full)  # somebody cached this already: take theirs, give our own back
@@ -315,7 +314,8 @@ class BlockCache:
         The object that was there becomes the lower part, so that whoever holds it, and its place in the queue, stay
         right.
         """
-        parent: Any = extent.parent
+        parent = extent.parent
+        assert parent is not None
         upper = Extent(parent, extent.ids, extent.start, at, extent.refs)
         parent.children[extent.ids[extent.start]] = upper
         upper.children[extent.ids[at]] = extent
@@ -324,7 +324,8 @@ class BlockCache:
 
     def _merge(self, upper: Extent, lower: Extent) -> None:
         """Make one of two extents that have the same holders, so that none of them ends at `upper`."""
-        parent: Any = upper.parent
+        parent = upper.parent
+        assert parent is not None
         parent.children[upper.ids[upper.start]] = lower
         lower.start, lower.parent = upper.start, parent
         upper.stop, upper.ids = upper.start, ()  # gone
@@ -353,6 +354,7 @@ class BlockCache:
             count -= gone
             if extent.stop == extent.start:
                 del self._queue[extent]
-                parent: Any = extent.parent
+                parent = extent.parent
+                assert parent is not None
                 del parent.children[extent.ids[extent.start]]
                 extent.ids = ()

@@ -8,14 +8,19 @@ reasoning goes on where the prompt it answered had ended.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Final
 
 from agentload.box.said import Said
 from agents.chain import Message
 
-OPEN, CLOSE, ANSWER = 3, 2, 3
-ROLES = {"system": 1, "user": 2, "assistant": 3, "tool": 4, "developer": 5}
-BLOCK = 16
+if TYPE_CHECKING:
+    from agentload.box.kv import BlockCache, Extent
+
+OPEN: Final = 3
+CLOSE: Final = 2
+ANSWER: Final = 3
+ROLES: Final = {"system": 1, "user": 2, "assistant": 3, "tool": 4, "developer": 5}
+BLOCK: Final = 16
 
 
 class Runs:
@@ -70,7 +75,7 @@ class Prompt:
         self._chain = 0  # a number made from everything so far
         self._starts: list[int] = []
         self.bases: list[int] = []  # of runs of blocks, see `Runs`
-        self.ended: tuple[object, Any] = None, None  # where its last request did: the cache, and the extent in it
+        self.ended: tuple[BlockCache, Extent] | None = None  # where its last request did: the cache, the extent in it
         self.told = -1, 0  # the place that was told last of so many of them
 
     @property

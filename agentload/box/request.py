@@ -1,8 +1,13 @@
 """What an engine works on: requests, the steps that serve them, and what is counted."""
 
+from typing import Final
+
 from agentload.box.kv import Ids, Lease
 
-ARRIVING, WAITING, RUNNING, DONE = range(4)
+ARRIVING: Final = 0
+WAITING: Final = 1
+RUNNING: Final = 2
+DONE: Final = 3
 
 
 class Request:

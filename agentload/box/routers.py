@@ -6,7 +6,7 @@ cached, these look into the replica's cache.
 
 from collections.abc import Callable, Sequence
 from itertools import count
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import numpy as np
 
@@ -14,16 +14,18 @@ from agentload.box.kv import BlockCache
 from agentload.box.prompts import Runs
 from agentload.box.request import Request
 
-THRESHOLD = 0.3
-ABSOLUTE, RELATIVE = 64, 1.5
+THRESHOLD: Final = 0.3
+ABSOLUTE: Final = 64
+RELATIVE: Final = 1.5
 """SMG, the SGLang gateway (docs/getting-started/load-balancing.md): share of a prompt that must match, and what is
 unbalanced: most − least outstanding > ABSOLUTE and most > RELATIVE · least."""
-CREDIT, HOST_CREDIT = 1.0, 0.75
+CREDIT: Final = 1.0
+HOST_CREDIT: Final = 0.75
 """Dynamo, lib/kv-router/src/scheduling/selector.rs at 01690d4: what a cached block is worth, on the device and (its
 documentation of v1.3.0) in the host's memory."""
 
 
-MOST_RUNS = 2_000_000
+MOST_RUNS: Final = 2_000_000
 """Runs of blocks that a router remembers at least, in the order in which they were sent (about 300 MB). A gateway's
 memory is bounded too; here it takes 600,000 calls until something is forgotten."""
 
