@@ -9,8 +9,10 @@ BIN := $(VENV)/bin
 run: $(VENV)/ok
 	$(BIN)/agentload run
 
+# JOBS tests at once. Two, however many cores there are: many of them start servers, and much that waits on a clock.
+JOBS ?= 2
 test: $(VENV)/ok
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 
 check: $(VENV)/ok
 	$(BIN)/ruff format --check

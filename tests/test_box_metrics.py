@@ -1,7 +1,6 @@
 """The box's /metrics read by Prometheus' own parser: vLLM's families, labels and edges, and counts that add up."""
 
 import json
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
@@ -11,8 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agentload.box.options import BoxOptions, Offload
 from agentload.box.serve import BoxProcess
+from tests.vllm_made import vllm
 
-VLLM = "http://127.0.0.1:8841"
 SIZES = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000]  # up to the model's context, 8,192
 SECONDS = [0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1_920, 7_680]
 GAPS = [0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80]
@@ -120,11 +119,8 @@ def test_the_box_has_vllms_families_labels_and_edges(made):
 
 
 def test_real_vllm_has_them(made):
-    try:
-        urllib.request.urlopen(f"{VLLM}/health", timeout=1)
-    except (urllib.error.URLError, TimeoutError):
-        pytest.skip("needs vLLM with a context of 8,192 at 127.0.0.1:8841")
-    real = scrape(VLLM)
+    with vllm() as url:
+        real = scrape(url)
     check(real)
     lacking = {name for name in real if name.startswith("vllm:") and not name.endswith("_created")} - set(
         scrape(made[0])

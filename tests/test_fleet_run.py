@@ -44,13 +44,13 @@ def test_one_two_and_four_workers_do_the_same_sessions_and_lose_no_record(
     box: tuple[str, Path], tmp_path: Path
 ) -> None:
     url, log = box
-    flags = {"url": url, "sessions": 18, "agents": 6, "seed": 5}
+    flags = {"url": url, "sessions": 12, "agents": 6, "seed": 5}
     runs = {n: run(flags, tmp_path / str(n), salted(tmp_path), workers=n) for n in (1, 2, 4)}
 
     for n, result in runs.items():
         assert sizes(result) == sizes(runs[1])
         assert recorded(result) == {line["id"]: 1 for line in logged(log, result)}
-        assert sorted(result.sessions.session.tolist()) == list(range(18))
+        assert sorted(result.sessions.session.tolist()) == list(range(12))
         assert set(result.sessions.outcome.tolist()) == {"done"}
         made = result.calls.session >= 0
         assert len(set(result.calls.worker[made].tolist())) == n
@@ -97,7 +97,7 @@ def busy(out: Path, least: int = 6_000) -> Any:
 @pytest.mark.parametrize("loop", ["closed", "open"])
 def test_the_rest_take_over_from_a_worker_that_is_killed(loop: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    load = {"agents": 9, "sessions": 54} if loop == "closed" else {"rate": 15.0, "duration": 4.0}
+    load = {"agents": 9, "sessions": 27} if loop == "closed" else {"rate": 15.0, "duration": 4.0}
     with (
         BoxProcess(BoxOptions(speed=2.0, sigma=0.0, log=str(log))) as url,
         master({"url": url, "seed": 2} | load, tmp_path / "runs", workers=3) as process,
@@ -110,8 +110,8 @@ def test_the_rest_take_over_from_a_worker_that_is_killed(loop: str, tmp_path: Pa
     given_up = rows.outcome == "unfinished"
     numbers = sorted(rows.session[rows.agent == ""].tolist())
 
-    assert numbers == list(range(health["sessions_offered"] if loop == "open" else 54))
-    assert 0 < len(lost["sessions"]) < 30
+    assert numbers == list(range(health["sessions_offered"] if loop == "open" else 27))
+    assert 0 < len(lost["sessions"]) < 20
     assert sorted(set(rows.session[given_up].tolist())) == lost["sessions"]
     assert all("was lost" in error for error in rows.error[given_up].tolist())
     records = recorded(result)
@@ -220,7 +220,8 @@ def test_a_master_without_workers_is_refused() -> None:
         Fleet()
 
 
-NAMESPACE, SUBNET = "agentload-test", "10.213.7"
+NAMESPACE, LINK, SUBNET = f"agentload-{os.getpid()}", f"al{os.getpid()}", f"10.213.{os.getpid() % 256}"
+"""Of this process alone: the machine may have others that run these tests."""
 
 
 @pytest.fixture
@@ -233,11 +234,11 @@ def elsewhere() -> Iterator[str]:
         pytest.skip(f"network namespaces are not allowed here: {made.stderr.strip()}")
     try:
         for line in (
-            f"ip link add al-here type veth peer name al-there netns {NAMESPACE}",
-            f"ip addr add {SUBNET}.1/24 dev al-here",
-            "ip link set al-here up",
-            f"ip -n {NAMESPACE} addr add {SUBNET}.2/24 dev al-there",
-            f"ip -n {NAMESPACE} link set al-there up",
+            f"ip link add {LINK}-a type veth peer name {LINK}-b netns {NAMESPACE}",
+            f"ip addr add {SUBNET}.1/24 dev {LINK}-a",
+            f"ip link set {LINK}-a up",
+            f"ip -n {NAMESPACE} addr add {SUBNET}.2/24 dev {LINK}-b",
+            f"ip -n {NAMESPACE} link set {LINK}-b up",
         ):
             wired = subprocess.run(line.split(), capture_output=True, text=True, check=False)
             if wired.returncode:
@@ -245,7 +246,7 @@ def elsewhere() -> Iterator[str]:
         yield f"{SUBNET}.1"
     finally:
         subprocess.run(["ip", "netns", "del", NAMESPACE], check=False)
-        subprocess.run(["ip", "link", "del", "al-here"], capture_output=True, check=False)
+        subprocess.run(["ip", "link", "del", f"{LINK}-a"], capture_output=True, check=False)
 
 
 def test_a_worker_on_another_machine_does_its_share(elsewhere: str, tmp_path: Path) -> None:

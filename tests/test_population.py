@@ -10,10 +10,10 @@ from test_run import QUICK, run
 from agentload.box.serve import BoxProcess
 
 STEPS = """
-duration = 4
-drain = 3
+duration = 2
+drain = 1
 population = [{{ archetype = "fixed" }}]
-profile = {{ type = "steps", levels = [6, 2], each = 2.0 }}
+profile = {{ type = "steps", levels = [6, 2], each = 1.0 }}
 leaving = "{leaving}"
 begin = "{begin}"
 [archetypes.fixed]
@@ -40,11 +40,11 @@ def test_agents_that_leave_finish_their_session_or_are_cancelled(
     result = run(str(spec), "--url", box, out=tmp_path / "runs")
     rows = result.sessions
 
-    alive_at_3 = ((rows.start < 3) & (rows.end > 3)).sum()
-    assert alive_at_3 == most
+    second_half = ((rows.start < 1.5) & (rows.end > 1.5)).sum()
+    assert second_half == most
     assert (rows.outcome == "cancelled").sum() == 6 - most
     cut = result.calls.status == "cancelled"
-    assert np.abs(result.calls.end[cut & (result.calls.end < 3)] - 2.0).max(initial=0) < 0.2
+    assert np.abs(result.calls.end[cut & (result.calls.end < 1.5)] - 1.0).max(initial=0) < 0.2
 
 
 def test_agents_that_begin_mid_session_do_not_march_in_phase(box: str, tmp_path: Path) -> None:

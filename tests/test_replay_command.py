@@ -4,7 +4,6 @@ import json
 import os
 import re
 import tomllib
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ from agents.sized import Room
 from collectors.load import Run, load_run
 from collectors.report import write_report
 from tests.test_replay import made
+from tests.vllm_made import vllm
 
 STARTS = [7.0, 3.0, 30.0, 5.0]
 SESSIONS = [structs.replace(made(seed), start=start) for seed, start in enumerate(STARTS)]
@@ -256,21 +256,10 @@ def test_the_box_sees_the_recorded_sizes_and_prefixes(flags: list[str], box: str
     assert hit(run) == approx(analyse(SESSIONS).hit, abs=0.01)
 
 
-VLLM = "http://127.0.0.1:8841"
-
-
-def vllm_is_up() -> bool:
-    try:
-        urllib.request.urlopen(f"{VLLM}/health", timeout=1).close()
-    except OSError:
-        return False
-    return True
-
-
-@pytest.mark.skipif(not vllm_is_up(), reason=f"no vLLM answers at {VLLM} (model `tiny`, context 8,192)")
 def test_a_real_vllm_gets_every_call_in_its_place(trace: Path, tmp_path: Path) -> None:
-    agentload("replay", str(trace), "--url", f"{VLLM}/v1", "--scale", "0.2", "--speed", "50", "--longest-gap", "5",
-              "--agents", "4", "--out", str(tmp_path), "--quiet")  # fmt: skip
+    with vllm() as url:
+        agentload("replay", str(trace), "--url", f"{url}/v1", "--scale", "0.2", "--speed", "50", "--longest-gap", "5",
+                  "--agents", "4", "--out", str(tmp_path), "--quiet")  # fmt: skip
     run = load_run(next(tmp_path.iterdir()))
     calls = run.calls.where(run.calls.session >= 0)
 

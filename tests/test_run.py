@@ -1,6 +1,7 @@
 """Whole runs, as a user starts them: real processes, the box or a real server, records on disk."""
 
 import asyncio
+import contextlib
 import gc
 import json
 import os
@@ -11,6 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +27,10 @@ from agentload.realtime import HEAD_START
 from agentload.realtime import run as run_here
 from agentload.screen import Watch
 from collectors.load import Run, load_run
+from tests.vllm_made import vllm
 
 QUICK = BoxOptions(speed=5.0, sigma=0.0)
 MIX = [str(Path(__file__).parent / "mix.toml")]
-VLLM = "http://127.0.0.1:8841"
 
 
 def command(*arguments: str, out: Path) -> list[str]:
@@ -41,6 +43,12 @@ def run(*arguments: str, out: Path, code: int = 0) -> Run:
     assert ended.returncode == code, ended.stderr
     assert "Traceback" not in ended.stderr
     return load_run(Path(ended.stdout.strip().splitlines()[-1]).parent)
+
+
+def side_by_side(*each: tuple[str, ...], out: Path) -> list[Run]:
+    """Runs, two at a time; their records."""
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(lambda i: run(*each[i], out=out / str(i)), range(len(each))))
 
 
 def counters(url: str, *names: str) -> np.ndarray[Any, Any]:
@@ -115,10 +123,9 @@ def test_both_clients_and_both_loops_give_the_same_sessions_for_a_seed(box: str,
     spec = tmp_path / "salted.toml"
     spec.write_text("salt = 1\n" + Path(*MIX).read_text())
     common = (str(spec), "--url", box, "--sessions", "6", "--seed", "5")
-    wire = sessions(run(*common, out=tmp_path / "a"))
-    sdk = sessions(run(*common, "--client", "sdk", out=tmp_path / "b"))
-    other = sessions(run(*common, "--seed", "6", out=tmp_path / "c"))
-    open_loop = sessions(run(*common, "--rate", "3", out=tmp_path / "d"))
+    more = [("--client", "sdk"), ("--seed", "6"), ("--rate", "3")]
+    runs = side_by_side(common, *((*common, *flags) for flags in more), out=tmp_path)
+    wire, sdk, other, open_loop = map(sessions, runs)
 
     assert wire == sdk
     assert wire == open_loop
@@ -128,13 +135,11 @@ def test_both_clients_and_both_loops_give_the_same_sessions_for_a_seed(box: str,
 @pytest.mark.parametrize("where", ["box", "vllm"])
 def test_live_agents_are_driven_by_the_models_tool_calls(box: str, tmp_path: Path, where: str) -> None:
     """The same against the box and against a real vLLM, whose model has a small context."""
-    url = box if where == "box" else f"{VLLM}/v1"
-    if where == "vllm" and not vllm_is_up():
-        pytest.skip(f"no vLLM answers at {VLLM} (model `tiny`, context 8,192)")
-    live = (*MIX, "--url", url, "--mode", "live", "--sessions", "9", "--agents", "9", "--scale", "0.05")
-    before = counters(url.removesuffix("/v1"), *LEDGER)
-    runs = [run("--client", client, *live, out=tmp_path / client) for client in ("wire", "sdk")]
-    counted = counters(url.removesuffix("/v1"), *LEDGER) - before
+    with vllm() if where == "vllm" else contextlib.nullcontext(box.removesuffix("/v1")) as root:
+        live = (*MIX, "--url", f"{root}/v1", "--mode", "live", "--sessions", "9", "--agents", "9", "--scale", "0.05")
+        before = counters(root, *LEDGER)
+        runs = side_by_side(*(("--client", client, *live) for client in ("wire", "sdk")), out=tmp_path)
+        counted = counters(root, *LEDGER) - before
 
     for result in runs:
         asked = result.calls.tool_calls.sum()
@@ -151,10 +156,12 @@ def test_not_streaming_gives_the_same_sessions(box: str, tmp_path: Path) -> None
         "salt = 1\nsessions = 4\nscale = 0.1\n"
         'longest_wait = 0.1\npopulation = [{archetype="support"}]\nprofile = {type="held", agents=4}\n'
     )
-    streamed = sessions(run(str(spec), "--url", box, out=tmp_path / "a"))
-    spec.write_text(spec.read_text() + "[endpoint]\nstream = false\n")
-    for client in ("wire", "sdk"):
-        assert sessions(run(str(spec), "--url", box, "--client", client, out=tmp_path / client)) == streamed
+    whole = tmp_path / "whole.toml"
+    whole.write_text(spec.read_text() + "[endpoint]\nstream = false\n")
+    each = [(str(spec),), *((str(whole), "--client", client) for client in ("wire", "sdk"))]
+    streamed, wire, sdk = side_by_side(*((*words, "--url", box) for words in each), out=tmp_path)
+
+    assert sessions(wire) == sessions(sdk) == sessions(streamed)
 
 
 def test_a_parent_waits_for_its_children_end_to_end(box: str, tmp_path: Path) -> None:
@@ -182,7 +189,7 @@ def test_latencies_are_those_the_server_logged(tmp_path: Path) -> None:
     """
     log = tmp_path / "box.log"
     with BoxProcess(BoxOptions(sigma=0.0, log=str(log))) as url:
-        result = run("--url", url, "--agents", "30", "--sessions", "60", *MIX, out=tmp_path / "runs")
+        result = run("--url", url, "--agents", "30", "--sessions", "30", *MIX, out=tmp_path / "runs")
     wrote = {line["id"]: line for line in map(json.loads, log.read_text().splitlines())}
     anchor, calls = result.header["clock_anchor"]["monotonic"], result.calls
     late_first, late_last = [], []
@@ -320,25 +327,18 @@ def test_the_key_stays_out_of_everything_that_is_written(box: str, tmp_path: Pat
         assert not file.is_file() or key.encode() not in file.read_bytes(), file
 
 
-def vllm_is_up() -> bool:
-    try:
-        urllib.request.urlopen(f"{VLLM}/health", timeout=1).close()
-    except OSError:
-        return False
-    return True
-
-
-@pytest.mark.skipif(not vllm_is_up(), reason=f"no vLLM answers at {VLLM} (model `tiny`, context 8,192)")
 @pytest.mark.parametrize("client", ["wire", "sdk"])
 @pytest.mark.parametrize("mode", ["sized", "live"])
 def test_the_ledger_is_what_a_real_vllm_counted(tmp_path: Path, client: str, mode: str) -> None:
-    before = counters(VLLM, *LEDGER)
-    result = run("--url", f"{VLLM}/v1", "--client", client, "--mode", mode, "--agents", "32", "--sessions", "96",
-*MIX, "--scale", "0.05", out=tmp_path)  # fmt: skip
+    flags = ("--client", client, "--mode", mode, "--agents", "32", "--sessions", "96", *MIX, "--scale", "0.05")
+    with vllm() as root:
+        before = counters(root, *LEDGER)
+        result = run("--url", f"{root}/v1", *flags, out=tmp_path)
+        counted = counters(root, *LEDGER) - before
 
     assert set(result.calls.status.tolist()) == {"ok"}
     assert set(result.calls.usage.tolist()) == {"server"}
-    assert ledger(result) == (counters(VLLM, *LEDGER) - before).tolist()
+    assert ledger(result) == counted.tolist()
     said = json.loads(next(tmp_path.glob("*/summary.json")).read_text())["server"]
     assert {row["account"]: row["says"] for row in said["ledger"]} == dict.fromkeys(
         ("input", "cached input", "output"), "equal to the token"

@@ -2,9 +2,7 @@
 
 import os
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from agentload.shards import Share, check, part
 from agentload.simulation import simulate
 from collectors.load import Columns, Run, load_run
 from collectors.report import write_report
+from tests.fleet_made import started, until
 
 MIX: dict[str, Any] = {
     "salt": 1, "sessions": 24, "scale": 0.05, "longest_wait": 5.0, "profile": {"type": "held", "agents": 12},
@@ -109,6 +108,12 @@ def test_what_cannot_be_split_is_refused(changes: dict[str, Any], count: int, sa
         check(specs.decode(MIX | changes), count)
 
 
+def under_way(folder: Path) -> bool:
+    """Whether every part of a simulation has written much."""
+    spools = list(folder.glob("*/workers/*/calls.arrows"))
+    return len(spools) == min(2, len(os.sched_getaffinity(0))) and all(p.stat().st_size > 100_000 for p in spools)
+
+
 def test_an_interrupt_keeps_the_records_of_all_parts(tmp_path: Path) -> None:
     path = tmp_path / "spec.toml"
     path.write_text(
@@ -116,16 +121,13 @@ def test_an_interrupt_keeps_the_records_of_all_parts(tmp_path: Path) -> None:
         'population = [{ archetype = "fixed" }]\nbox = { replicas = 2 }\n'
     )
     command = [sys.executable, "-m", "agentload", "simulate", str(path), "--shards", "2", "-q", "--out", str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        spools = list(tmp_path.glob("*/workers/*/calls.arrows"))
-        if len(spools) == min(2, len(os.sched_getaffinity(0))) and all(p.stat().st_size > 100_000 for p in spools):
-            break
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process inherits that it is ignored
+    with started(*command) as process:
+        signal.signal(signal.SIGINT, heard)
+        until(lambda: under_way(tmp_path), 60)
+        process.send_signal(signal.SIGINT)
 
-    assert process.wait(60) == 130
+        assert process.wait(60) == 130
     run = load_run(next(tmp_path.glob("*/run.json")).parent)
     assert run.header["health"]["stop_reason"] == "interrupted"
     assert len(run.calls) > 10_000
