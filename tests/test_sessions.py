@@ -1,4 +1,4 @@
-"""The loop that drives chains, with a ten-line endpoint and the real clock."""
+"""The loop that drives chains, with a ten-line endpoint and a clock that jumps."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -15,6 +15,7 @@ from agents.endpoint import Emit, Place
 from collectors.load import from_records
 from collectors.metrics import send_lag
 from collectors.records import Call, Session, Tool
+from tests.jumping import Jumping, run
 
 QUICK = Retry(first_seconds=0.01)
 
@@ -53,12 +54,14 @@ def drive(
     during: Callable[[World], Coroutine[Any, Any, None]] | None = None,
     retry: Retry = QUICK,
     quota: Quota | None = None,
+    waits: bool = False,
     **endpoint: Any,
 ) -> tuple[list[Any], Endpoint]:
+    """The records of a session, and its endpoint. With `waits`, by the real clock."""
     records: list[Any] = []
 
     async def main() -> Endpoint:
-        clock = Clock()
+        clock = Clock() if waits else Jumping()
         client = Endpoint(clock, **endpoint)
         world = World(lambda tenant, session: Lane(client, retry, quota=quota), clock, records.append, seed=0)
         task = asyncio.create_task(run_agent(Agent("test", chain), 7, "", clock.now(), world))
@@ -70,7 +73,7 @@ def drive(
             task.result()
         return client
 
-    return records, asyncio.run(main())
+    return records, asyncio.run(main()) if waits else run(main())
 
 
 def calls(records: list[Any]) -> list[Call]:
@@ -100,7 +103,7 @@ def test_a_session_is_recorded_with_everything_it_did() -> None:
     assert row.tool_seconds == pytest.approx(0.05)
     assert row.wait_seconds == pytest.approx(0.03)
     assert row.model_seconds == pytest.approx(sum(c.end - c.sent for c in made))
-    assert row.end - row.start == pytest.approx(row.model_seconds + 0.08, abs=0.02)
+    assert row.end - row.start == pytest.approx(row.model_seconds + 0.08)
 
 
 def test_a_step_is_due_when_its_tools_and_its_person_were_done() -> None:
@@ -114,8 +117,8 @@ def test_a_step_is_due_when_its_tools_and_its_person_were_done() -> None:
     records, _ = drive(chain())
     first, second = calls(records)
 
-    assert second.due - first.end == pytest.approx(0.1, abs=0.003)
-    assert 0 <= second.sent - second.due < 0.01
+    assert second.due - first.end == pytest.approx(0.1)
+    assert second.sent - second.due == pytest.approx(0.0)
 
 
 def test_sub_agents_run_side_by_side_and_their_parent_waits_for_the_last() -> None:
@@ -141,7 +144,7 @@ def test_sub_agents_run_side_by_side_and_their_parent_waits_for_the_last() -> No
     assert (row.children, row.calls) == (3, 2)
     assert [c.archetype for c in children] == ["child"] * 3
     longest = max(c.end for c in children) - min(c.start for c in children)
-    assert row.join_seconds == pytest.approx(longest, abs=0.01)
+    assert row.join_seconds == pytest.approx(longest)
     assert calls(records)[-1].due >= max(c.end for c in children)
 
 
@@ -180,7 +183,7 @@ def test_the_last_attempt_is_the_last_and_a_servers_pause_is_kept() -> None:
     made = calls(records)
 
     assert len(made) == 3
-    assert np.diff([c.due for c in made]) == pytest.approx([0.05, 0.05], abs=0.005)
+    assert np.diff([c.due for c in made]) == pytest.approx([0.05, 0.05])
     assert session(records).outcome == "failed"
 
 
@@ -190,7 +193,7 @@ def test_waiting_for_ones_own_quota_is_recorded_apart_and_is_no_send_lag() -> No
         yield ask()
         return Outcome()
 
-    records, _ = drive(chain(), quota=Quota(1, None, period=0.2))
+    records, _ = drive(chain(), quota=Quota(1, None, period=0.2), waits=True)
     first, second = from_records({}, calls(records)).calls, calls(records)[1]
 
     assert calls(records)[0].throttled < 0.01
