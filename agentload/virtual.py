@@ -32,7 +32,7 @@ REFUSAL: Final = 0.001
 TIE: Final = 1e-12
 """Seconds by which a token of its prompt holds a call back: of calls made in one instant the short ones leave first, as
 they do a client, which has to make their text and send it."""
-HELD: Final = 20_000
+HELD: Final = 2_000
 """Records that are held before they are written."""
 
 
