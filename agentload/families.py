@@ -14,7 +14,8 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from agents.draws import Draw, Gamma, LogNormal, Mixture, Quantiles, Tailed, Weibull, draw
+from agents.dice import draw
+from agents.draws import Draw, Gamma, LogNormal, Mixture, Quantiles, Tailed, Weibull
 
 Array = NDArray[np.float64]
 FEW = 6

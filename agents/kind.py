@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, structs
 
 from agents.chain import HangUp, ToolSchema
-from agents.draws import Draw, LogNormal, NonNegative, Numbers, Positive, Share, draw, pick, scaled
+from agents.dice import Numbers, draw, pick
+from agents.draws import Draw, LogNormal, NonNegative, Positive, Share, scaled
 from agents.schedule import Schedule
 
 Count = Annotated[int, Meta(ge=1)]

@@ -27,7 +27,7 @@ from agents.chain import (
     ToolResult,
     Wait,
 )  # fmt: skip
-from agents.draws import count, draw
+from agents.dice import count, draw
 from agents.kind import Archetype
 from agents.schedule import Alarm
 from agents.sized import LEAST_MESSAGE, Room, drawn, impatient, keys, limit_of, preamble

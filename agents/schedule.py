@@ -7,7 +7,8 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from agents.chain import Ask, Note, Until
-from agents.draws import Draw, Numbers, Positive, draw
+from agents.dice import Numbers, draw
+from agents.draws import Draw, Positive
 
 
 class Schedule(Struct, frozen=True, forbid_unknown_fields=True):

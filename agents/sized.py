@@ -14,7 +14,7 @@ import numpy as np
 from msgspec import Struct, structs
 
 from agents.chain import Agent, Ask, Chain, Chat, Context, Message, Note, Outcome, Reply, Spawn, ToolCall, Wait
-from agents.draws import Dice, Numbers, count, draw, pick
+from agents.dice import Dice, Numbers, count, draw, pick
 from agents.kind import Archetype
 from agents.schedule import Alarm
 from agents.text import Calibration

@@ -14,7 +14,7 @@ import numpy as np
 from msgspec import structs
 
 from agents.chain import ToolCall, ToolSchema
-from agents.draws import count, draw
+from agents.dice import count, draw
 from agents.kind import Archetype, PythonTool, SimulatedTool
 
 JSON_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object"}

@@ -13,7 +13,8 @@ from agentload.traces.analyse import Stats, analyse
 from agentload.traces.graph import Call, Gap, Start
 from agents.archetypes import ARCHETYPES, CODER, FIXED, Archetype
 from agents.chain import Chat, Note, Wait
-from agents.draws import Dice, Gamma, LogNormal, Quantiles, Tailed, Uniform, Weibull, draw, scaled
+from agents.dice import Dice, draw
+from agents.draws import Gamma, LogNormal, Quantiles, Tailed, Uniform, Weibull, scaled
 from agents.kind import Variant
 from agents.sized import Room, sized
 from tests.made_sessions import sessions

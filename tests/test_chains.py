@@ -12,7 +12,8 @@ from agentload.rehearse import mid_session, rehearse
 from agentload.spec import decode
 from agents.archetypes import ARCHETYPES, CODER, FIXED, SUPPORT, Archetype, PythonTool, SimulatedTool
 from agents.chain import Agent, Chain, Chat, Note, Outcome, Reply, Spawn, ToolCall, ToolResult, Until, Wait
-from agents.draws import Dice, LogNormal, Mixture, count, draw, scaled
+from agents.dice import Dice, count, draw
+from agents.draws import LogNormal, Mixture, scaled
 from agents.live import live
 from agents.sized import Room, sized
 from agents.tools import Toolbox

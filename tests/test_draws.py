@@ -6,20 +6,8 @@ import numpy as np
 import pytest
 from pytest import approx
 
-from agents.draws import (
-    Dice,
-    Draw,
-    Exponential,
-    Gamma,
-    Geometric,
-    LogNormal,
-    Mixture,
-    Pareto,
-    Uniform,
-    Weibull,
-    draw,
-    pick,
-)
+from agents.dice import Dice, draw, pick
+from agents.draws import Draw, Exponential, Gamma, Geometric, LogNormal, Mixture, Pareto, Uniform, Weibull
 
 COUNT = 20_000
 MOMENTS: list[tuple[Draw, float, float]] = [  # mean and variance, from the textbook

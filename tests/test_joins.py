@@ -12,7 +12,7 @@ from agentload.rehearse import mid_session, rehearse
 from agentload.spec import decode
 from agents.archetypes import CODER, FIXED, Archetype
 from agents.chain import Agent, Chain, Chat, Join, Outcome, Reply, Spawn, ToolCall, ToolResult, Wait
-from agents.draws import Dice
+from agents.dice import Dice
 from agents.live import live
 from agents.sized import delegate
 from agents.tools import Toolbox

@@ -1,0 +1,139 @@
+"""Values of random quantities (`agents.draws`): `draw` gives one, a float, `count` a whole one."""
+
+import math
+from statistics import NormalDist
+from typing import TypeAlias
+
+import numpy as np
+
+from agents.draws import (
+    Draw,
+    Exponential,
+    Gamma,
+    Geometric,
+    LogNormal,
+    Mixture,
+    Pareto,
+    Poisson,
+    Quantiles,
+    Tailed,
+    Uniform,
+    Weibull,
+)
+
+NORMAL = NormalDist()
+
+
+class Dice:
+    """Uniform and normal numbers of a generator, in blocks: asked for one by one, most of their price is the asking."""
+
+    __slots__ = ("_normal", "_size", "_uniform", "rng")
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+        self._size = 8  # of the next block: sessions may be short
+        self._uniform: list[float] = []
+        self._normal: list[float] = []
+
+    def random(self) -> float:
+        """Uniform from 0 to 1, which is left out."""
+        if not self._uniform:
+            self._uniform = self.rng.random(self._more()).tolist()
+        return self._uniform.pop()
+
+    def standard_normal(self) -> float:
+        if not self._normal:
+            self._normal = self.rng.standard_normal(self._more()).tolist()
+        return self._normal.pop()
+
+    def standard_gamma(self, shape: float) -> float:
+        return self.rng.standard_gamma(shape)
+
+    def _more(self) -> int:
+        size = self._size
+        self._size = min(2 * size, 128)
+        return size
+
+
+Numbers: TypeAlias = np.random.Generator | Dice
+
+
+def draw(what: Draw, rng: Numbers) -> float:
+    """One value."""
+    match what:
+        case float() | int():
+            return what
+        case LogNormal():
+            return min(max(what.median * math.exp(what.sigma * rng.standard_normal()), what.low), what.high)
+        case Mixture():
+            return draw(what.parts[pick(what.weights, rng.random())], rng)
+        case Uniform():
+            return what.low + (what.high - what.low) * rng.random()
+        case Exponential():
+            return min(-what.mean * math.log1p(-rng.random()), what.high)
+        case Geometric():
+            return min(geometric(1.0 / what.mean, rng.random()), what.high)
+        case Poisson():
+            return poisson(what.mean, rng.random())
+        case Pareto():
+            return float(min(what.minimum * (1.0 - rng.random()) ** (-1.0 / what.alpha), what.high))
+        case Gamma():
+            return min(max(what.scale * rng.standard_gamma(what.shape), what.low), what.high)
+        case Weibull():
+            return float(min(max(what.scale * (-math.log1p(-rng.random())) ** (1.0 / what.shape), what.low), what.high))
+        case Tailed():
+            return tailed(what, rng.random())
+        case Quantiles():
+            return between(what.values, rng.random())
+
+
+def pick(weights: list[float], u: float) -> int:
+    """Which of some things, by weight, a number from 0 to 1 picks."""
+    left = u * sum(weights)
+    for i, weight in enumerate(weights):
+        left -= weight
+        if left < 0:
+            return i
+    return len(weights) - 1  # rounding
+
+
+def geometric(p: float, u: float) -> float:
+    """Tries until the first success of probability `p`: the count that a share `u` of all lie below."""
+    return 1.0 if p >= 1.0 else float(math.floor(math.log1p(-u) / math.log1p(-p))) + 1.0
+
+
+def poisson(mean: float, u: float) -> float:
+    """How many come about independently: the count that a share `u` of all lie below."""
+    count, chance = 0, math.exp(-mean)
+    total = chance
+    while total <= u and chance > 0.0:
+        count += 1
+        chance *= mean / count
+        total += chance
+    return float(count)
+
+
+def tailed(what: Tailed, u: float) -> float:
+    """The value that a share `u` of all values lie below."""
+    body = 1.0 - what.share
+    if u >= body:
+        left = (1.0 - u) / what.share  # of the tail, above 0 since u < 1
+        return float(min(what.above * left ** (-1.0 / what.alpha), what.high))
+    cut = NORMAL.cdf(math.log(what.above / what.median) / what.sigma)
+    z = NORMAL.inv_cdf(min(max(u / body * cut, 1e-12), 1.0 - 1e-12))
+    return min(max(what.median * math.exp(what.sigma * z), what.low), what.above)
+
+
+def between(values: list[float], u: float) -> float:
+    """The value at probability `u` of a table of quantiles."""
+    place = u * (len(values) - 1)
+    i = min(int(place), len(values) - 2)
+    low, high, part = values[i], values[i + 1], place - i
+    if low > 0:
+        return float(low * (high / low) ** part)
+    return low + part * (high - low)
+
+
+def count(what: Draw, rng: Numbers, least: int = 0) -> int:
+    """One value, rounded to a whole number not below `least`."""
+    return max(least, round(draw(what, rng)))
