@@ -10,6 +10,8 @@ from msgspec import structs
 from pytest import approx
 
 from agentload.box.cluster import Cluster
+from agentload.box.host import Host
+from agentload.box.kv import BlockCache
 from agentload.box.options import BoxOptions, Failure, Offload, Scaling, Transfer
 from agentload.box.presets import DEFAULT, PRESETS
 from agentload.box.prompts import Prompt
@@ -67,31 +69,31 @@ def test_of_two_choices_the_less_loaded_is_taken():
 
 
 class Seen:
-    """A replica as routers see it."""
+    """A replica as routers see it, with a real cache: tokens of our prompt that it has, and then the host's; blocks of
+    others that somebody holds, or nobody."""
+
+    index = 0
 
     def __init__(
         self, outstanding: int = 0, match: int = 0, held: int = 0, idle: int = 0, filling: int = 0, host: int = 0
     ) -> None:
-        self.outstanding, self.filling, self.match, self.held, self.idle = outstanding, filling, match, held, idle
-        self.host, self.block, self.index = host, 16, 0
+        self.outstanding, self.filling = outstanding, filling
+        self.cache = BlockCache(1_000, 16, Host(1_000))
+        for ids, blocks in ((PROMPT, match // 16), (range(10_000, 11_000), idle), (range(20_000, 21_000), held)):
+            lease = self.cache.admit(ids, 16 * blocks)
+            assert lease is not None
+            self.cache.grow(lease, 16 * blocks)
+            if ids.start < 20_000:
+                self.cache.release(lease)
+        assert self.cache.host is not None
+        self.cache.host.keep(PROMPT, match // 16, (match + host) // 16)
 
-    @property
-    def filled(self) -> int:
-        return self.held + self.idle
 
-    @property
-    def cache(self) -> Any:
-        return self
-
-    def overlap(self, ids: Any, tokens: int) -> int:
-        return self.match
-
-    def hosted(self, ids: Any, tokens: int, overlap: int) -> int:
-        return self.host
+PROMPT = range(63)
 
 
 def chosen(rule: Any, *replicas: Seen) -> int:
-    index: int = rule(Request(1_000, 10, ()), list(replicas), [replica.outstanding for replica in replicas])
+    index: int = rule(Request(1_000, 10, PROMPT), list(replicas), [replica.outstanding for replica in replicas])
     return index
 
 
