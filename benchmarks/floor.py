@@ -37,19 +37,22 @@ class Reader(asyncio.Protocol):
             self.done.set_result(None)
 
 
-async def read(url: str, streams: int, calls: int, tokens: int) -> float:
-    """CPU seconds of reading that many calls on each of that many connections."""
+async def read(url: str, streams: int, calls: int, tokens: int, apart: float) -> float:
+    """CPU seconds of reading that many calls on each of that many connections, which start so many seconds apart."""
     place, loop, body = urllib.parse.urlsplit(url), asyncio.get_running_loop(), BODY % tokens
     request = REQUEST % (len(body), body)
     before = time.process_time()
-    made = [
-        await loop.create_connection(lambda: Reader(request, calls), place.hostname, place.port) for _ in range(streams)
-    ]
-    await asyncio.gather(*(reader.done for _, reader in made))
+    done: list[asyncio.Future[None]] = []
+    for _ in range(streams):
+        _, reader = await loop.create_connection(lambda: Reader(request, calls), place.hostname, place.port)
+        done.append(reader.done)
+        await asyncio.sleep(apart)
+    await asyncio.gather(*done)
     return time.process_time() - before
 
 
-def per_token(itl: float, streams: int, calls: int, tokens: int) -> float:
-    """CPU seconds for each token, one token per write."""
+def per_token(itl: float, streams: int, calls: int, tokens: int, apart: float = 0.0) -> float:
+    """CPU seconds for each token, one token per write. Streams in step, whose tokens come together, wake the process
+    once for many of them: they cost half of what streams do that start `apart`."""
     with null_server("--itl", str(itl)) as url:
-        return uvloop.run(read(url, streams, calls, tokens)) / (streams * calls * tokens)
+        return uvloop.run(read(url, streams, calls, tokens, apart)) / (streams * calls * tokens)
