@@ -9,6 +9,8 @@ the `count` steps from number p on take
 which is exact in whole numbers, and costs the same for one step as for a thousand.
 """
 
+from array import array
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,7 +43,7 @@ class Pace:
         self._fixed: list[int] = []  # by decodes
         self._clock = 0  # when the last step ended
         self._ended = -1.0  # the same in seconds
-        self._passed: list[tuple[int, int, int, int]] = []  # in this noise: steps, the first's rate, growth, decodes
+        self._passed = array("d")  # in this noise, one after the other: steps, the first's rate, growth, decodes
         self._spent = self._folded = 0
         self._draw()
 
@@ -85,7 +87,7 @@ class Pace:
 
     def passed(self, step: Step, count: int) -> None:
         """The first `count` of a step's are over; it goes on with the rest, if there is one."""
-        self._passed.append((count, step.rate, step.growth, step.decodes))
+        self._passed.extend((count, step.rate, step.growth, step.decodes))
         if count == step.count:
             self._clock, self._ended = step.over, step.end
         else:
@@ -102,7 +104,7 @@ class Pace:
         """Give `gaps` what has passed."""
         if not self._passed:
             return
-        counts, rates, growths, decodes = np.array(self._passed, np.float64).T
+        counts, rates, growths, decodes = np.array(self._passed).reshape(-1, 4).T
         repeats = counts.astype(np.int64)
         stop = self._spent
         nth = np.arange(self._folded, stop) - np.repeat(self._folded + repeats.cumsum() - repeats, repeats)
@@ -110,7 +112,7 @@ class Pace:
         seconds *= self._noise[self._folded : stop]
         seconds *= SECONDS
         self.gaps.add(seconds, np.repeat(decodes, repeats))
-        self._passed, self._folded = [], stop
+        self._passed, self._folded = array("d"), stop
 
     def _keep(self, step: Step, count: int) -> None:
         step.count, step.over = count, step.begun + self._sum(step, count)
