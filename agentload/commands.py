@@ -298,7 +298,7 @@ def print_expected(spec: Spec) -> None:
     """The resolved spec, itself a valid spec, and what to expect, as its comments."""
     from agentload.expect import expect
     from agentload.plan import NO_LIMIT
-    from agents.sized import Room
+    from agents.text import Room
 
     lines = ["# This is a spec; nothing was sent."]
     figures = expect(spec, Room(spec.endpoint.context_length or (NO_LIMIT if spec.endpoint.url else 131_072)))

@@ -7,7 +7,7 @@ from agentload.recorded import Totals
 from agentload.rehearse import rehearse
 from agentload.spec import REPLAY, Spec, Traced
 from agents.chain import Chat
-from agents.sized import Room
+from agents.text import Room
 
 SESSIONS = 200
 """Rehearsed of each archetype."""

@@ -101,7 +101,7 @@ def outlook(spec: Spec) -> list[str]:
     """What to expect of a run, one line each."""
     from agentload.expect import expect
     from agentload.plan import NO_LIMIT
-    from agents.sized import Room
+    from agents.text import Room
 
     figures = expect(spec, Room(spec.endpoint.context_length or NO_LIMIT))
     limits, prices = spec.limits, spec.limits.prices or price_of(spec.endpoint.model)

@@ -15,8 +15,8 @@ from agents.chain import Agent
 from agents.live import live
 from agents.own import own
 from agents.replay import Way
-from agents.sized import Room, sized
-from agents.text import filler
+from agents.sized import sized
+from agents.text import Room, filler
 from agents.tools import Toolbox
 
 

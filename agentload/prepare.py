@@ -18,8 +18,7 @@ from agentload.quota import Quota
 from agentload.session import Clock, Lane
 from agentload.spec import Spec, Tenant
 from agents.endpoint import Client, Endpoint, Features
-from agents.sized import Room
-from agents.text import Calibration, Encoder, filler
+from agents.text import Calibration, Encoder, Room, filler
 from collectors.records import Call
 
 

@@ -25,7 +25,7 @@ from agentload.traces.graph import Call, Gap, Join, Session, Start, Tools, agent
 from agentload.traces.source import Complaints
 from agents.chain import Agent
 from agents.replay import Pace, Way, replay
-from agents.sized import Room
+from agents.text import Room
 
 IN_MEMORY = 64 * 2**20
 """Bytes of encoded sessions beyond which they are kept in a file."""

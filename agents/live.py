@@ -30,8 +30,8 @@ from agents.chain import (
 from agents.dice import count, draw
 from agents.kind import Archetype
 from agents.schedule import Alarm
-from agents.sized import LEAST_MESSAGE, Room, drawn, impatient, keys, limit_of, preamble
-from agents.text import CHARACTERS_PER_TOKEN
+from agents.sized import LEAST_MESSAGE, drawn, impatient, keys, limit_of, preamble
+from agents.text import CHARACTERS_PER_TOKEN, Room
 from agents.tools import Toolbox
 
 MISTAKES = ("unknown", "malformed")

@@ -17,7 +17,8 @@ from agents.chain import Agent, Chain, Chat, Context, Message, Outcome, Spawn, T
 from agents.draws import NonNegative, Positive
 from agents.script import Agent as Script
 from agents.script import Call, Gap, Join, Session, Start, Tool, Tools, spread
-from agents.sized import LEAST_MESSAGE, Room, start
+from agents.sized import LEAST_MESSAGE, start
+from agents.text import Room
 
 Pieces: TypeAlias = list[tuple[int, int]]
 """A prompt: the key and the tokens of each piece."""

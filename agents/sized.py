@@ -11,13 +11,13 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
-from msgspec import Struct, structs
+from msgspec import structs
 
 from agents.chain import Agent, Ask, Chain, Chat, Context, Message, Note, Outcome, Reply, Spawn, ToolCall, Wait
 from agents.dice import Dice, Numbers, count, draw, pick
 from agents.kind import Archetype
 from agents.schedule import Alarm
-from agents.text import Calibration
+from agents.text import Room
 
 LEAST_MESSAGE = 8
 """Tokens of the smallest message: a template's overhead and a few words."""
@@ -29,14 +29,6 @@ Child = Callable[[str, np.random.Generator], Agent]
 """Makes a sub-agent of the named archetype."""
 Pieces: TypeAlias = tuple[tuple[int, int], ...]
 """Pieces of filler: (key, tokens) of each."""
-
-
-class Room(Struct, frozen=True):
-    """What a chain must know about the endpoint to size its prompts."""
-
-    context: int  # tokens that prompt and reply may have together
-    calibration: Calibration = Calibration()
-    forces_length: bool = True  # the endpoint takes ignore_eos and min_tokens
 
 
 def preamble(name: str, archetype: Archetype, salt: int, room: Room) -> Message | None:

@@ -50,6 +50,14 @@ class Calibration(Struct, frozen=True):
     counted: bool = False  # False: nobody has counted, these are the defaults
 
 
+class Room(Struct, frozen=True):
+    """What a chain must know about the endpoint to size its prompts."""
+
+    context: int  # tokens that prompt and reply may have together
+    calibration: Calibration = Calibration()
+    forces_length: bool = True  # the endpoint takes ignore_eos and min_tokens
+
+
 def described(schema: ToolSchema) -> dict[str, Any]:
     """A tool, as chat completions want it described."""
     return {"type": "function", "function": schema}

@@ -8,7 +8,8 @@ from agentload.traces.graph import Session
 from agentload.traces.made import made
 from agents.chain import Agent
 from agents.kind import Archetype
-from agents.sized import Room, sized
+from agents.sized import sized
+from agents.text import Room
 
 ROOM = Room(10_000_000)
 

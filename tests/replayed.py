@@ -8,8 +8,7 @@ from agentload.spec import Retry
 from agents.endpoint import Endpoint, Features, Timeouts
 from agents.replay import Pace, Way, replay
 from agents.script import Session
-from agents.sized import Room
-from agents.text import Calibration, Encoder
+from agents.text import Calibration, Encoder, Room
 from agents.wire import Wire
 from collectors.load import Run, from_records
 

@@ -16,7 +16,8 @@ from agents.chain import Chat, Note, Wait
 from agents.dice import Dice, draw
 from agents.draws import Gamma, LogNormal, Quantiles, Tailed, Uniform, Weibull, scaled
 from agents.kind import Variant
-from agents.sized import Room, sized
+from agents.sized import sized
+from agents.text import Room
 from tests.made_sessions import sessions
 from tests.test_chains import obey, play
 

@@ -15,7 +15,8 @@ from agents.chain import Agent, Chain, Chat, Note, Outcome, Reply, Spawn, ToolCa
 from agents.dice import Dice, count, draw
 from agents.draws import LogNormal, Mixture, scaled
 from agents.live import live
-from agents.sized import Room, sized
+from agents.sized import sized
+from agents.text import Room
 from agents.tools import Toolbox
 
 ROOM = Room(200_000)

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,14 @@ def test_nothing_heavy_is_imported_before_it_is_needed(flag: str) -> None:
     )
     out = subprocess.run([sys.executable, "-c", code, flag], capture_output=True, text=True, check=True, cwd=HOUSE)
     assert out.stdout.strip().endswith("[]")
+
+
+def test_what_is_compiled_exists_and_defines_no_struct():
+    """A compiler of classes drops what a struct is given beside its name: its tag, and that it is frozen."""
+    hooks = tomllib.loads((HOUSE / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]
+    paths = [HOUSE / name.lstrip("/") for name in hooks["mypyc"]["include"]]
+
+    assert len(paths) > 10
+    for path in paths:
+        classes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef)]
+        assert not [node.name for node in classes if node.keywords], path

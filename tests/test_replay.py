@@ -17,8 +17,7 @@ from agentload.traces.graph import Agent, Call, Gap, Piece, Session, Start, Thre
 from agentload.traces.source import Complaints
 from agents.chain import Chat, Outcome, Reply, Spawn, ToolCall, ToolResult, Wait
 from agents.replay import FULL, Conversation, Pace, Way, World, mix, prompt, replay
-from agents.sized import Room
-from agents.text import Calibration, Encoder
+from agents.text import Calibration, Encoder, Room
 from collectors.load import Run
 from tests.replayed import BOX, play
 

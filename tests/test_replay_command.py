@@ -31,7 +31,7 @@ from agentload.traces.analyse import Timed, analyse, timed
 from agentload.traces.detect import read
 from agentload.traces.graph import Agent, Call, Join, Session, Start, Tool, Tools
 from agentload.traces.source import Complaints
-from agents.sized import Room
+from agents.text import Room
 from collectors.load import Run, load_run
 from collectors.report import write_report
 from tests.test_replay import made

@@ -12,7 +12,7 @@ from agentload.commands import draw, resolve
 from agentload.errors import BadInput
 from agentload.expect import expect
 from agents.archetypes import CODER
-from agents.sized import Room
+from agents.text import Room
 from loadprofiles import Held, Poisson
 
 GOOD = """
