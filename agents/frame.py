@@ -17,6 +17,8 @@ FIELD = re.compile(rb'"(?:content|reasoning|reasoning_content|text|delta)": ?"(?
 """Where a text may begin."""
 
 SAMPLE = "sample"
+LINE = 9
+"""Bytes of a chunk's first line that are looked at: one more than those of any size that is taken."""
 
 
 class Frame(NamedTuple):
@@ -32,7 +34,7 @@ class Frame(NamedTuple):
         start, end = len(before), -len(after)
         for _, data in reads:
             size, _, chunk = data.partition(b"\r\n")
-            if not (chunk.startswith(before) and chunk.endswith(after)) or chunk_size(size) != len(chunk) - 2:
+            if not (chunk.startswith(before) and chunk.endswith(after)) or chunk_size(size[:LINE]) != len(chunk) - 2:
                 break
             found.append(chunk[start:end])
         texts = plain(b'"'.join(found)).split('"')  # all at once, which costs a third
@@ -68,7 +70,7 @@ def plain(text: bytes) -> str:
 
 def whole_chunk(data: bytes) -> bytes | None:
     """The content, where that read is one whole chunk of a chunked body, neither more nor less; else None."""
-    i = data.find(b"\r\n", 0, 10)
+    i = data.find(b"\r\n", 0, LINE + 1)
     if i < 1 or chunk_size(data[:i]) != len(data) - i - 4 or not data.endswith(b"\r\n"):
         return None
     return data[i + 2 : -2]
@@ -76,5 +78,5 @@ def whole_chunk(data: bytes) -> bytes | None:
 
 @lru_cache(maxsize=4096)
 def chunk_size(line: bytes) -> int:
-    """The size in a chunk's first line; -1 where it is more than a plain number, which is then left to llhttp."""
-    return -1 if line.strip(b"0123456789abcdefABCDEF") else int(line, 16)
+    """The size in a chunk's first line; -1 where it is no plain number of a few digits, and is left to llhttp."""
+    return int(line, 16) if 0 < len(line) < LINE and not line.strip(b"0123456789abcdefABCDEF") else -1

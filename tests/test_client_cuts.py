@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agents.answer import Answer
 from agents.api import APIS
-from agents.frame import frame_of
+from agents.frame import frame_of, whole_chunk
 from agents.http import Connection, Exchange
 from agents.sse import Events
 from tests.cases import WELL_FORMED
@@ -190,5 +190,7 @@ def test_only_a_read_that_is_one_whole_chunk_is_known_without_decoding() -> None
     size, _, rest = other.partition(b"\r\n")
 
     assert frame.texts([(0.0, read), (0.1, other)]) == ["a", "bc"]
-    for wrong in (b"%x\r\n%b" % (int(size, 16) + 2, rest), b"0%b;x\r\n%b" % (size, rest), other[:-1], b"x" + other):
+    lines = (b"%x" % (int(size, 16) + 2), b"0%b;x" % size, b"", b"0" * 9 + size, size + b"_0", b" " + size)
+    for wrong in (*(b"%b\r\n%b" % (line, rest) for line in lines), other[:-1], b"x" + other):
         assert frame.texts([(0.0, read), (0.1, wrong), (0.2, other)]) == ["a"]
+        assert whole_chunk(wrong) is None
