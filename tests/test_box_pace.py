@@ -101,6 +101,17 @@ def test_gaps_hold_each_step_once_for_each_request_in_it():
             assert found[f"p{q}"] == approx(float(np.percentile(np.repeat(seconds, weights.astype(int)), q)), rel=0.011)
 
 
+def test_a_gap_holds_what_knows_no_noise_too():
+    gaps = Gaps()
+    clock, step = pace(gaps=gaps), decoding(3.0, 4, 1_000)
+    clock.take(step, 1, 0.25)
+    clock.passed(step, 1)
+    clock.fold()
+
+    assert step.end - 3.0 > 0.25
+    assert gaps.summary()["max"] == approx(step.end - 3.0, rel=1e-9)
+
+
 COUNTED = (
     "cached", "generated", "hits", "host_hits", "host_queries", "preemptions", "prompt", "queries", "restored", "steps",
 )  # fmt: skip

@@ -61,7 +61,8 @@ class Pace:
         if step.prefill or step.attention:
             rate += units(self.preset.prefill_ms * step.prefill + self.preset.attention_ms * step.attention)
         step.rate, step.growth = rate, self._slope * decodes
-        step.begun = (self._clock if step.start == self._ended else int(step.start * UNITS)) + int(extra * UNITS)
+        step.extra = int(extra * UNITS)
+        step.begun = (self._clock if step.start == self._ended else int(step.start * UNITS)) + step.extra
         self._keep(step, count)
 
     def at(self, step: Step, count: int) -> float:
@@ -87,7 +88,11 @@ class Pace:
 
     def passed(self, step: Step, count: int) -> None:
         """The first `count` of a step's are over; it goes on with the rest, if there is one."""
-        self._passed.extend((count, step.rate, step.growth, step.decodes))
+        rate: float = step.rate
+        if step.extra:  # before the first: counted as if noise had been in it
+            rate += step.extra / int(self._noise[self._spent])
+            step.extra = 0
+        self._passed.extend((count, rate, step.growth, step.decodes))
         if count == step.count:
             self._clock, self._ended = step.over, step.end
         else:

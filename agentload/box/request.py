@@ -70,8 +70,8 @@ class Step:
     """One iteration, or `count` alike in a row: who takes part, and when it ends (seconds)."""
 
     __slots__ = (
-        "attention", "begun", "context", "count", "decodes", "end", "growth", "joined", "loads", "over",
-        "prefill", "rate", "restored", "start",
+        "attention", "begun", "context", "count", "decodes", "end", "extra", "growth", "joined", "loads",
+        "over", "prefill", "rate", "restored", "start",
     )  # fmt: skip
 
     def __init__(self, start: float) -> None:
@@ -86,6 +86,7 @@ class Step:
         self.loads = 0
         self.joined: list[Request] = []  # had tokens of their prompt computed
         self.begun = self.over = 0  # `start` and `end` in the units of `agentload.box.pace`
+        self.extra = 0  # of that time, what knows no noise
         self.rate = self.growth = 0  # how long the first takes without noise, and how much longer each later one
 
     def take(self, request: Request, n: int) -> None:
