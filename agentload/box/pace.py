@@ -88,7 +88,7 @@ class Pace:
 
     def passed(self, step: Step, count: int) -> None:
         """The first `count` of a step's are over; it goes on with the rest, if there is one."""
-        rate: float = step.rate
+        rate = float(step.rate)
         if step.extra:  # before the first: counted as if noise had been in it
             rate += step.extra / int(self._noise[self._spent])
             step.extra = 0
