@@ -13,6 +13,7 @@ from agentload.box.options import Offload
 from agentload.box.presets import DEFAULT, PRESETS, Preset
 from agentload.box.request import Request, Step
 from tests import box_literal as plain
+from tests.test_box_kv import flat
 
 PLAIN = structs.replace(PRESETS[DEFAULT], offset_ms=2.0)
 Event = tuple[float, str, int, int, int]
@@ -146,8 +147,3 @@ def test_many_steps_at_once_are_the_same_as_one_by_one(
     assert flat(other.cache) == flat(engine.cache)
     if offload:
         assert list(other.cache.host._blocks) == list(engine.cache.host._blocks)
-
-
-def flat(cache: Any) -> list[int]:
-    """The free queue of a cache, block by block."""
-    return [int(extent.ids[i]) for extent in cache._queue for i in range(extent.stop - 1, extent.start - 1, -1)]

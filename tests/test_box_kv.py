@@ -204,7 +204,12 @@ class Held:
 
 def flat(cache: BlockCache) -> list[int]:
     """The free queue of a cache, block by block."""
-    return [int(extent.ids[i]) for extent in cache._queue for i in range(extent.stop - 1, extent.start - 1, -1)]
+    extent, blocks = cache._root.newer or cache._root, list[int]()
+    while extent is not cache._root:
+        assert not extent.refs
+        blocks += [int(extent.ids[i]) for i in range(extent.stop - 1, extent.start - 1, -1)]
+        extent = extent.newer
+    return blocks
 
 
 operations = st.lists(

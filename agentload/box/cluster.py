@@ -10,7 +10,7 @@ DONE and they lack tokens.
 
 from collections.abc import Callable
 from heapq import heappop, heappush
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from agentload.box.options import BoxOptions
 from agentload.box.request import DONE, Counts, Request, Step
 from agentload.box.routers import Choose, router
 
-STRETCH = 256
+STRETCH: Final = 256
 """Most steps taken at once; more would mostly be cut short by the next arrival."""
 
 
@@ -84,7 +84,6 @@ class Cluster:
         self._choose_decoder: Choose = router(
             "round_robin" if options.router == "round_robin" else "least_outstanding", self._seeds.spawn(1)[0]
         )
-        self._place: dict[Request, Replica] = {}
         self._first_leg: dict[Request, Request] = {}  # of those whose prompt is computed elsewhere
         self._coming = 0  # replicas that are starting
         for failure in options.failures:
@@ -134,8 +133,8 @@ class Cluster:
         leg = self._first_leg.pop(request, None)
         if leg is not None:
             self.cancel(leg, now)
-        replica = self._place.get(request)
-        if replica is not None:
+        replica = self.replicas[request.replica]
+        if request in replica.open:
             if replica.step is not None and replica.step.count > 1:
                 replica.engine.catch_up(replica.step, now)
                 self._enter_end(replica)
@@ -215,7 +214,6 @@ class Cluster:
         replica = up[choose(request, up, loads) if len(up) > 1 else 0]
         engine, step = replica.engine, replica.step
         engine.submit(request, now, offset_ms)
-        self._place[request] = replica
         request.replica = replica.index
         replica.open[request] = None
         replica.loads[replica.place] += 1
@@ -240,7 +238,7 @@ class Cluster:
 
     def _leave(self, request: Request, replica: Replica) -> None:
         """A request is over, or its first leg is, and then its keys and values travel."""
-        del self._place[request], replica.open[request]
+        del replica.open[request]
         replica.loads[replica.place] -= 1
         if request.generated == 0:
             replica.filling -= request.prompt
@@ -297,8 +295,6 @@ class Cluster:
             self._first_leg.pop(whole, None)
             whole.state = DONE
             lost.append(whole)
-        for request in replica.open:
-            del self._place[request]
         replica.open.clear()
         replica.loads[replica.place] = replica.filling = 0
         self._down += replica.up

@@ -16,7 +16,6 @@ known for all gliding leases together, from how many of them fill a block in it,
 or somebody comes to share its blocks. So a tick costs the same for one request as for a thousand.
 """
 
-from collections import OrderedDict
 from typing import Protocol
 
 from agentload.box.host import Host
@@ -35,24 +34,50 @@ class Ids(Protocol):
 
 
 class Extent:
-    """Cached blocks `start` to `stop` of a sequence, continuing where its parent stops."""
+    """Cached blocks `start` to `stop` of a sequence, continuing where its parent stops, which knows it by `key`, the
+    identity of its first. Those that nobody holds are a ring, from the cache's root to `newer` ones and back."""
 
-    __slots__ = ("children", "ids", "owner", "parent", "refs", "start", "stop")
+    __slots__ = ("children", "ids", "key", "newer", "older", "owner", "parent", "refs", "start", "stop")
 
-    def __init__(self, parent: "Extent | None", ids: Ids, start: int, stop: int, refs: int) -> None:
+    def __init__(self, parent: "Extent | None", key: int, ids: Ids, start: int, stop: int, refs: int) -> None:
         self.parent = parent
+        self.key = key
         self.ids = ids
         self.start = start
         self.stop = stop
         self.refs = refs
         self.owner: Lease | None = None  # a gliding lease that alone lengthens it
         self.children: dict[int, Extent] = {}
+        self.older: Extent | None = None
+        self.newer: Extent | None = None
+
+    def enter(self, ring: "Extent") -> None:
+        """Become the newest of a ring."""
+        newest = ring.older or ring
+        self.older, self.newer = newest, ring
+        newest.newer = ring.older = self
+
+    def leave(self) -> None:
+        """Be in no ring any more."""
+        older, newer = self.older, self.newer
+        if older is not None and newer is not None:
+            older.newer, newer.older = newer, older
+            self.older = self.newer = None
+
+    def starts(self, ids: Runs) -> bool:
+        """Whether a conversation that is longer is the same up to where this extent stops."""
+        own, last = self.ids, self.stop - 1
+        if isinstance(own, Runs) and ids.of is own.of and last < own.kept and last < ids.kept:
+            return True
+        return own[last] == ids[last]
 
     def common(self, ids: Ids, limit: int) -> int:
         """Where this extent and `ids`, known to agree at `start`, part: at most `limit`, at least `start` + 1."""
         own, low, stop = self.ids, self.start + 1, min(self.stop, limit)
-        if isinstance(ids, Runs) and isinstance(own, Runs):
-            low = max(low, ids.agreed(own))
+        if isinstance(ids, Runs) and isinstance(own, Runs) and ids.of is own.of:
+            low = max(low, min(ids.kept, own.kept))
+            if low < stop and ids[low] != own[low]:
+                return low  # what was answered last has not come back as it was: its reasoning is left out
         if low >= stop or ids[stop - 1] == own[stop - 1]:
             return stop
         high = stop - 1
@@ -97,9 +122,8 @@ class BlockCache:
         self.block = block
         self.host = host
         self._blank = usable  # free blocks without identity: the front of the free queue
-        self._cached = 0  # free blocks in `_queue`
-        self._queue: OrderedDict[Extent, None] = OrderedDict()  # free extents, the next to be evicted first
-        self._root = Extent(None, (), 0, 0, 1)
+        self._cached = 0  # free blocks that have one
+        self._root = Extent(None, 0, (), 0, 0, 1)
         self.ticks = 0
         self._gliding = 0  # leases
         self._phases = [0] * block  # gliding leases by `since` modulo a block: those that need a block at that tick
@@ -186,13 +210,16 @@ class BlockCache:
         while extent.parent is not None:
             extent.refs -= 1
             if not extent.refs:
-                self._queue[extent] = None
+                extent.enter(self._root)
                 self._cached += extent.stop - extent.start
             extent = extent.parent
 
     def overlap(self, ids: Ids, tokens: int) -> int:
         """How many tokens of a prompt of `tokens` tokens are cached."""
-        return self._reach(ids, min((tokens - 1) // self.block, len(ids)))[1] * self.block
+        extent, hit = self._reach(ids, min((tokens - 1) // self.block, len(ids)))
+        if isinstance(ids, Runs) and (ids.of.ended is None or ids.of.ended[0] is self):
+            ids.of.ended = self, extent  # whoever looks next begins here
+        return hit * self.block
 
     def hosted(self, ids: Ids, tokens: int, overlap: int) -> int:
         """How many tokens of a prompt the host has, beyond the `overlap` that is cached on the device."""
@@ -242,12 +269,14 @@ class BlockCache:
 
     def tick(self, count: int = 1) -> None:
         """Let `count` ticks pass, at most as many as there is `room` for."""
-        rounds, rest = divmod(count, self.block)
-        start = self.ticks % self.block
-        stop = start + rest
-        need = rounds * self._gliding + sum(self._phases[start:stop])
-        if stop > self.block:
-            need += sum(self._phases[: stop - self.block])
+        block, phases, start = self.block, self._phases, self.ticks % self.block
+        if count == 1:
+            need = phases[start]
+        else:
+            stop = start + count % block
+            need = count // block * self._gliding + sum(phases[start:stop])
+            if stop > block:
+                need += sum(phases[: stop - block])
         if need:
             self._take(need)
         self.ticks += count
@@ -283,9 +312,7 @@ class BlockCache:
         if not isinstance(ids, Runs) or ids.of.ended is None or ids.of.ended[0] is not self:
             return self._root
         extent = ids.of.ended[1]
-        while extent.parent is not None and not (
-            extent.start < extent.stop <= limit and extent.ids[extent.stop - 1] == ids[extent.stop - 1]
-        ):
+        while extent.parent is not None and not (extent.start < extent.stop <= limit and extent.starts(ids)):
             extent = extent.parent  # it is gone, or too long, or has gone on with somebody else
         return extent
 
@@ -303,8 +330,9 @@ class BlockCache:
             if leaf.refs == 1 and not leaf.children and leaf.parent is not None:
                 leaf.ids, leaf.stop = ids, full  # ours alone, so it may grow
             else:
-                fresh = Extent(leaf, ids, at, full, 1)
-                leaf.children[ids[at]] = fresh
+                key = ids[at]
+                fresh = Extent(leaf, key, ids, at, full, 1)
+                leaf.children[key] = fresh
                 leaf = fresh
         lease.leaf, lease.sealed = leaf, full
 
@@ -316,23 +344,23 @@ class BlockCache:
         """
         parent = extent.parent
         assert parent is not None
-        upper = Extent(parent, extent.ids, extent.start, at, extent.refs)
-        parent.children[extent.ids[extent.start]] = upper
-        upper.children[extent.ids[at]] = extent
-        extent.parent, extent.start = upper, at
+        upper = Extent(parent, extent.key, extent.ids, extent.start, at, extent.refs)
+        parent.children[extent.key] = upper
+        extent.parent, extent.key, extent.start = upper, extent.ids[at], at
+        upper.children[extent.key] = extent
         return upper
 
     def _merge(self, upper: Extent, lower: Extent) -> None:
         """Make one of two extents that have the same holders, so that none of them ends at `upper`."""
         parent = upper.parent
         assert parent is not None
-        parent.children[upper.ids[upper.start]] = lower
-        lower.start, lower.parent = upper.start, parent
+        parent.children[upper.key] = lower
+        lower.start, lower.key, lower.parent = upper.start, upper.key, parent
         upper.stop, upper.ids = upper.start, ()  # gone
 
     def _hold(self, extent: Extent) -> None:
         if not extent.refs:
-            self._queue.pop(extent, None)  # the upper part of a split was never queued itself
+            extent.leave()  # the upper part of a split was never in the ring itself
             self._cached -= extent.stop - extent.start
         elif extent.owner is not None:
             self._shared.add(extent.owner)
@@ -345,7 +373,8 @@ class BlockCache:
         self._blank -= blank
         count -= blank
         while count:
-            extent = next(iter(self._queue))
+            extent = self._root.newer
+            assert extent is not None
             gone = min(count, extent.stop - extent.start)
             extent.stop -= gone
             if self.host is not None:
@@ -353,8 +382,8 @@ class BlockCache:
             self._cached -= gone
             count -= gone
             if extent.stop == extent.start:
-                del self._queue[extent]
+                extent.leave()
                 parent = extent.parent
                 assert parent is not None
-                del parent.children[extent.ids[extent.start]]
+                del parent.children[extent.key]
                 extent.ids = ()

@@ -45,10 +45,6 @@ class Runs:
             return self._base + index
         return self._bases[bisect_right(self._starts, index, 0, self._count) - 1] + index
 
-    def agreed(self, other: "Runs") -> int:
-        """How many blocks from the start are the same without looking."""
-        return min(self.kept, other.kept) if self.of is other.of else 0
-
     def runs(self, limit: int) -> Iterator[tuple[int, int]]:
         """The runs that make the first `limit` blocks, the last one first: base, and the first block."""
         if limit > self._start:
@@ -75,7 +71,7 @@ class Prompt:
         self._chain = 0  # a number made from everything so far
         self._starts: list[int] = []
         self.bases: list[int] = []  # of runs of blocks, see `Runs`
-        self.ended: tuple[BlockCache, Extent] | None = None  # where its last request did: the cache, the extent in it
+        self.ended: tuple[BlockCache, Extent] | None = None  # near where the last request did: cache, extent
         self.told = -1, 0  # the place that was told last of so many of them
 
     @property
