@@ -2,7 +2,7 @@
 
 import math
 from statistics import NormalDist
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from agents.draws import (
     Weibull,
 )
 
-NORMAL = NormalDist()
+NORMAL: Final = NormalDist()
 
 
 class Dice:

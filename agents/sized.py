@@ -8,7 +8,7 @@ are user messages: nothing here depends on what the model says.
 
 import zlib
 from collections.abc import Callable, Generator, Iterator
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from msgspec import structs
@@ -19,10 +19,10 @@ from agents.kind import Archetype
 from agents.schedule import Alarm
 from agents.text import Room
 
-LEAST_MESSAGE = 8
+LEAST_MESSAGE: Final = 8
 """Tokens of the smallest message: a template's overhead and a few words."""
 
-PAIRING = 20
+PAIRING: Final = 20
 """Tries to find a step that an output can change places with."""
 
 Child = Callable[[str, np.random.Generator], Agent]
@@ -56,7 +56,7 @@ def drawn(rng: np.random.Generator, salt: int) -> int:
     return int(rng.integers(1 << 63)) ^ (salt * 0x5851F42D4C957F2D & _ALL)
 
 
-_ALL = (1 << 64) - 1
+_ALL: Final = (1 << 64) - 1
 
 
 def limit_of(archetype: Archetype, room: Room, rng: Numbers, begun: int = 0) -> int:

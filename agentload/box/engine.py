@@ -61,6 +61,7 @@ class Engine:
         if preset.step_tokens < preset.seats:
             raise ValueError(f"step_tokens must be at least seats, got {preset.step_tokens} and {preset.seats}")
         self.preset = preset
+        self._seats, self._budget = preset.seats, preset.step_tokens
         self.counts = Counts() if counts is None else counts
         self.waiting: deque[Request] = deque()
         self.running: dict[Request, None] = {}  # in order of admission
@@ -89,7 +90,7 @@ class Engine:
     @property
     def receptive(self) -> bool:
         """Whether a request that came now would be looked at in the next step: nobody is before it."""
-        return not self.waiting and self._decoding < self.preset.seats and self._decoding < self.preset.step_tokens
+        return not self.waiting and self._decoding < min(self._seats, self._budget)
 
     def submit(self, request: Request, now: float, offset_ms: float | None = None) -> None:
         """Take a request at time `now` (seconds); it reaches the queue the preset's offset later, or `offset_ms`."""
@@ -190,7 +191,7 @@ class Engine:
         filling = self._filling
         if filling is None and not self.waiting:
             return True
-        budget, preempted = self.preset.step_tokens - step.decodes, False
+        budget, preempted = self._budget - step.decodes, False
         if filling is not None and budget:
             n = min(filling.known - filling.computed, budget)
             assert filling.lease is not None
@@ -218,7 +219,7 @@ class Engine:
     def _admit(self, step: Step, budget: int) -> bool:
         """Admit from the head of the queue while seats, budget and blocks last; False if it may move by itself."""
         waiting, cache = self.waiting, self.cache
-        while waiting and budget and len(self.running) < self.preset.seats:
+        while waiting and budget and len(self.running) < self._seats:
             request = waiting[0]
             known = request.known
             lease = cache.admit(request.ids, known)
@@ -263,7 +264,7 @@ class Engine:
 
     def _walk(self, step: Step) -> bool:
         """`_schedule`, request by request, for a step in which blocks run out or two may fill the same block."""
-        cache, landed, budget = self.cache, [], self.preset.step_tokens
+        cache, landed, budget = self.cache, [], self._budget
         step.decodes = step.context = 0
         for request in self.running:
             lease = request.lease

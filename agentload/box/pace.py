@@ -9,7 +9,7 @@ the `count` steps from number p on take
 which is exact in whole numbers, and costs the same for one step as for a thousand.
 """
 
-from array import array
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +18,15 @@ from agentload.box.gaps import Gaps
 from agentload.box.presets import Preset
 from agentload.box.request import Step
 
-NOISE = 2_048
+NOISE: Final = 2_048
 """Numbers of noise drawn at a time: each step takes the next, whether it is alone or one of many."""
-GRAIN = 16
+GRAIN: Final = 16
 """Bits of a number of noise after the point: a step is off by 1e-5 of itself at most, and by nothing on average."""
-FINE = 44
+FINE: Final = 44
 """Bits of a second in which the formula's parts are counted, 0.06 ps: a step is right to 1e-6 of itself."""
-UNITS = 2.0 ** (FINE + GRAIN)
+UNITS: Final = 2.0 ** (FINE + GRAIN)
 """Units of a second on the engine's clock."""
-SECONDS = 1.0 / UNITS
+SECONDS: Final = 1.0 / UNITS
 
 
 class Pace:
@@ -43,7 +43,7 @@ class Pace:
         self._fixed: list[int] = []  # by decodes
         self._clock = 0  # when the last step ended
         self._ended = -1.0  # the same in seconds
-        self._passed = array("d")  # in this noise, one after the other: steps, the first's rate, growth, decodes
+        self._passed: list[float] = []  # in this noise, one after the other: steps, the first's rate, growth, decodes
         self._spent = self._folded = 0
         self._draw()
 
@@ -90,9 +90,9 @@ class Pace:
         """The first `count` of a step's are over; it goes on with the rest, if there is one."""
         rate = float(step.rate)
         if step.extra:  # before the first: counted as if noise had been in it
-            rate += step.extra / int(self._noise[self._spent])
+            rate += step.extra / self._each[self._spent]
             step.extra = 0
-        self._passed.extend((count, rate, step.growth, step.decodes))
+        self._passed += [count, rate, step.growth, step.decodes]
         if count == step.count:
             self._clock, self._ended = step.over, step.end
         else:
@@ -109,7 +109,7 @@ class Pace:
         """Give `gaps` what has passed."""
         if not self._passed:
             return
-        counts, rates, growths, decodes = np.array(self._passed).reshape(-1, 4).T
+        counts, rates, growths, decodes = np.array(self._passed, np.float64).reshape(-1, 4).T
         repeats = counts.astype(np.int64)
         stop = self._spent
         nth = np.arange(self._folded, stop) - np.repeat(self._folded + repeats.cumsum() - repeats, repeats)
@@ -117,7 +117,7 @@ class Pace:
         seconds *= self._noise[self._folded : stop]
         seconds *= SECONDS
         self.gaps.add(seconds, np.repeat(decodes, repeats))
-        self._passed, self._folded = array("d"), stop
+        self._passed, self._folded = [], stop
 
     def _keep(self, step: Step, count: int) -> None:
         step.count, step.over = count, step.begun + self._sum(step, count)
@@ -125,11 +125,11 @@ class Pace:
 
     def _sum(self, step: Step, count: int) -> int:
         """Units that the first `count` of a step's take."""
-        spent, sums = self._spent, self._sums
-        noise = sums[spent + count] - sums[spent]
+        spent = self._spent
         if count == 1:
-            return step.rate * noise
-        moments = self._moments
+            return step.rate * self._each[spent]
+        sums, moments = self._sums, self._moments
+        noise = sums[spent + count] - sums[spent]
         return step.rate * noise + step.growth * (moments[spent + count] - moments[spent] - spent * noise)
 
     def _first(self, step: Step, instant: float) -> int:
@@ -147,19 +147,19 @@ class Pace:
         if self._sigma:
             drawn = self._rng.standard_normal(NOISE)
             noise = np.rint(np.exp(self._sigma * (drawn - 0.5 * self._sigma)) * (1 << GRAIN)).astype(np.int64)
-        self._noise = noise
+        self._noise, self._each = noise, memoryview(noise.data)  # read one by one, it is twice as fast as an array
         self._sums, self._moments = running(noise), running(noise * _NUMBERS)
         self._spent = self._folded = 0
 
 
-_NUMBERS = np.arange(NOISE)
+_NUMBERS: Final = np.arange(NOISE)
 
 
 def running(numbers: NDArray[np.int64]) -> memoryview:
     """Sums of the first 0, 1, 2, … of some numbers."""
     sums = np.zeros(len(numbers) + 1, np.int64)
     numbers.cumsum(out=sums[1:])
-    return memoryview(sums.data)  # read one by one, it is twice as fast as an array
+    return memoryview(sums.data)
 
 
 def units(ms: float) -> int:

@@ -68,7 +68,11 @@ def router(name: str, rng: np.random.Generator) -> Choose:
 
 def least_outstanding(request: Request, up: Sequence[Candidate], loads: list[int]) -> int:
     """Fewest requests not ended; the first of several."""
-    return loads.index(min(loads))
+    choice, least = 0, loads[0]
+    for i, load in enumerate(loads):
+        if load < least:
+            choice, least = i, load
+    return choice
 
 
 class Prefix:
@@ -84,10 +88,9 @@ class Prefix:
         self._before: dict[int, int] = {}  # what was sent longer ago
 
     def __call__(self, request: Request, up: Sequence[Candidate], loads: list[int]) -> int:
-        most, least = max(loads), min(loads)
-        if most - least > ABSOLUTE and most > RELATIVE * least:
-            choice = loads.index(least)
-        else:
+        choice = least_outstanding(request, up, loads)
+        most, least = max(loads), loads[choice]
+        if most - least <= ABSOLUTE or most <= RELATIVE * least:
             choice = self._match(request, up, loads)
         if isinstance(request.ids, Runs):
             self._note(request.ids, up[choice].index)
