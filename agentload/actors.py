@@ -5,8 +5,8 @@ from itertools import takewhile
 from typing import Any, Protocol
 
 from agentload.flights import Flight
-from agentload.session import Tally
 from agentload.spec import Retry
+from agentload.tally import Tally
 from agents.chain import Agent, Ask, Chat, Outcome, ToolCall, ToolResult
 
 

@@ -17,6 +17,7 @@ from msgspec import structs
 
 from agentload.quota import Quota
 from agentload.spec import Retry
+from agentload.tally import Tally
 from agents.answer import whole
 from agents.chain import Agent, Chain, Chat, Join, Note, Outcome, Reply, Spawn, ToolCall, ToolResult, Until, Wait
 from agents.endpoint import Client, Place
@@ -116,63 +117,6 @@ class World:
             yield
         finally:
             self.sleeping.discard(task)
-
-
-class Tally:
-    """What one agent has done so far; becomes its Session record."""
-
-    def __init__(self, agent: str, archetype: str, session: int, due: float, start: float, tenant: str = "") -> None:
-        self.tenant = tenant
-        self.session, self.agent, self.archetype, self.due, self.start = session, agent, archetype, due, start
-        self.steps = self.calls = self.tool_calls = self.children = self.refused = 0
-        self.input = self.cached = self.output = self.reasoning = self.arguments = 0
-        self.model = self.tools = self.wait = self.join = 0.0
-        self.error = ""  # of the last call
-        self.noted: dict[str, int] = {}
-
-    def count(self, call: Call) -> None:
-        self.calls += 1
-        self.input += call.input_tokens
-        self.cached += call.cached_tokens
-        self.output += call.output_tokens
-        self.reasoning += call.reasoning_tokens
-        self.arguments += call.argument_tokens
-        self.model += call.end - call.sent
-
-    def note(self, note: Note) -> None:
-        self.noted[note.what] = self.noted.get(note.what, 0) + note.times
-
-    def record(self, end: float, outcome: Outcome) -> Session:
-        return Session(
-            session=self.session,
-            agent=self.agent,
-            archetype=self.archetype,
-            due=self.due,
-            start=self.start,
-            end=end,
-            outcome=outcome.status,
-            intents=outcome.intents,
-            steps=self.steps,
-            calls=self.calls,
-            tool_calls=self.tool_calls,
-            children=self.children,
-            compactions=self.noted.get("compactions", 0),
-            input_tokens=self.input,
-            cached_tokens=self.cached,
-            output_tokens=self.output,
-            reasoning_tokens=self.reasoning,
-            argument_tokens=self.arguments,
-            model_seconds=self.model,
-            tool_seconds=self.tools,
-            wait_seconds=self.wait,
-            join_seconds=self.join,
-            tenant=self.tenant,
-            error=outcome.error or self.error,
-            resets=self.noted.get("resets", 0),
-            rewrites=self.noted.get("rewrites", 0),
-            missed=self.noted.get("missed", 0),
-            refused=self.refused,
-        )
 
 
 class Family:

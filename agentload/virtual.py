@@ -18,8 +18,9 @@ from agentload.flights import Flight, Model
 from agentload.kin import bereft, join, spawn
 from agentload.plan import Plan
 from agentload.screen import Watch
-from agentload.session import BREATH, Tally, again
+from agentload.session import BREATH, again
 from agentload.shards import Share
+from agentload.tally import Tally
 from agents.chain import Agent, Ask, Chat, Note, Outcome, Reply, Spawn, ToolCall, Until, Wait
 from collectors.records import Call, Session, Tool
 from collectors.store import Store
@@ -58,10 +59,10 @@ class World:
         self._alive: dict[Actor, None] = {}
         self._coming = 0  # entries that may start a session
         self._arrivals: list[tuple[int, float]] = []  # the last one first: number, instant
-        limits = self.spec.endpoint.timeouts
+        self._stream, limits = self.spec.endpoint.stream, self.spec.endpoint.timeouts
         self._whole = Deadlines(self, limits.call, lambda flight: self.give_up(flight, "timeout_call"))
         self._watched = self._whole
-        if self.spec.endpoint.stream and limits.first_token < limits.call:
+        if self._stream and limits.first_token < limits.call:
             self._watched = Deadlines(self, limits.first_token, self.first_due)
         self._held = 0  # records not written yet
         self._calling = 0
@@ -359,7 +360,7 @@ class World:
 
     def first_wanted(self, flight: Flight) -> None:
         """Its agent waits no longer for a first token."""
-        if flight.first is None or not self.spec.endpoint.stream:
+        if flight.first is None or not self._stream:
             self.hang_up(flight)
 
     def hang_up(self, flight: Flight, error: str = "") -> None:
@@ -413,17 +414,17 @@ class World:
             assert request is not None
             reply, arguments = self.model.answer(flight)
             prompt, cached, output = request.prompt, request.cached, request.output
-            if not self.spec.endpoint.stream:
+            if not self._stream:
                 flight.first, flight.last, flight.count = at, at, 1
         else:
             reply = Reply(status)
-            if request is not None and request.generated and self.spec.endpoint.stream:
+            if request is not None and request.generated and self._stream:
                 prompt, output = request.prompt, request.generated  # seen, but without the server's own count
             else:
                 flight.first = flight.last = None
         call = Call(
             tally.session, tally.agent, tally.archetype, tally.steps - 1, flight.attempt, flight.due, flight.sent,
-            flight.sent if request is not None and self.spec.endpoint.stream else at if status[0] in "oh" else None,
+            flight.sent if request is not None and self._stream else at if status[0] in "oh" else None,
             flight.first, flight.last, at, 0.0, status, reply.finish_reason, prompt, cached, output,
             reply.reasoning_tokens, arguments, "server" if status == "ok" else "estimated", chat.wanted_input,
             chat.max_tokens if chat.exact else None, flight.count, len(reply.tool_calls), 0, tally.tenant, "", 0.0, "",

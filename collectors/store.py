@@ -286,8 +286,17 @@ def to_batch(rows: Sequence[msgspec.Struct], record: type[msgspec.Struct]) -> "p
 
     wanted = schema(record)
     columns: Iterable[Sequence[Any]] = zip(*map(astuple, rows), strict=True) if rows else [()] * len(wanted)
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, wanted, strict=True)]
+    arrays = [to_array(column, field.type) for column, field in zip(columns, wanted, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=wanted)
+
+
+def to_array(values: Sequence[Any], kind: "pa.DataType") -> "pa.Array":
+    """Values as Arrow has them. Half of a run's columns hold one value in all their rows: that is converted once."""
+    import pyarrow as pa
+
+    if values and values[0] is values[-1] and values.count(values[0]) == len(values):
+        return pa.repeat(pa.scalar(values[0], kind), len(values))
+    return pa.array(values, kind)
 
 
 def write_parquet(folder: Path, name: str, batches: Iterable["pa.RecordBatch"]) -> None:
