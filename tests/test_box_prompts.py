@@ -75,6 +75,7 @@ def test_described_prompts_share_blocks_exactly_where_texts_do(conversations):
     for text_a, runs_a in calls:
         for text_b, runs_b in calls:
             assert common(runs_a, runs_b) == common(text_a, text_b)
+            assert min(runs_a.agreed(runs_b), len(runs_a), len(runs_b)) == common(text_a, text_b)
 
 
 def test_a_described_conversation_holds_no_real_text():

@@ -22,11 +22,14 @@ class Gaps:
     def add(self, seconds: NDArray[np.float64], weights: NDArray[np.float64]) -> None:
         """Count steps that took so long, in which so many requests decoded; those of none count for nothing."""
         if not weights.all():
-            seconds, weights = seconds[weights > 0], weights[weights > 0]
+            some = weights > 0
+            seconds, weights = seconds[some], weights[some]
             if not len(seconds):
                 return
-        buckets = np.floor(100 * np.log(seconds)).astype(np.int64) + BUCKETS // 2
-        self._counts += np.bincount(buckets, weights, BUCKETS)
+        buckets = np.log(seconds)
+        buckets *= 100
+        buckets += BUCKETS // 2
+        self._counts += np.bincount(buckets.astype(np.int64), weights, BUCKETS)  # above 0, so this is its floor
         self._total += float((seconds * weights).sum())  # not `@`: it wakes threads that spin for a while
         self._largest = max(self._largest, float(seconds.max()))
 

@@ -16,21 +16,17 @@ known for all gliding leases together, from how many of them fill a block in it,
 or somebody comes to share its blocks. So a tick costs the same for one request as for a thousand.
 """
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import TypeAlias
 
 from agentload.box.host import Host
 from agentload.box.prompts import Runs
 
+Ids: TypeAlias = Runs | Sequence[int]
+"""Identities of the full blocks of a token sequence, in order; equal at i means equal up to i.
 
-class Ids(Protocol):
-    """Identities of the full blocks of a token sequence, in order; equal at i means equal up to i.
-
-    The memory of an array (`agentload.box.words`), or worked out when asked (`agentload.box.prompts`).
-    """
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> int: ...
+Worked out when asked (`agentload.box.prompts`), or the memory of an array (`agentload.box.words`).
+"""
 
 
 class Extent:
@@ -64,20 +60,11 @@ class Extent:
             older.newer, newer.older = newer, older
             self.older = self.newer = None
 
-    def starts(self, ids: Runs) -> bool:
-        """Whether a conversation that is longer is the same up to where this extent stops."""
-        own, last = self.ids, self.stop - 1
-        if isinstance(own, Runs) and ids.of is own.of and last < own.kept and last < ids.kept:
-            return True
-        return own[last] == ids[last]
-
     def common(self, ids: Ids, limit: int) -> int:
         """Where this extent and `ids`, known to agree at `start`, part: at most `limit`, at least `start` + 1."""
         own, low, stop = self.ids, self.start + 1, min(self.stop, limit)
-        if isinstance(ids, Runs) and isinstance(own, Runs) and ids.of is own.of:
-            low = max(low, min(ids.kept, own.kept))
-            if low < stop and ids[low] != own[low]:
-                return low  # what was answered last has not come back as it was: its reasoning is left out
+        if isinstance(ids, Runs) and isinstance(own, Runs):
+            return min(stop, ids.agreed(own))
         if low >= stop or ids[stop - 1] == own[stop - 1]:
             return stop
         high = stop - 1
@@ -312,7 +299,10 @@ class BlockCache:
         if not isinstance(ids, Runs) or ids.of.ended is None or ids.of.ended[0] is not self:
             return self._root
         extent = ids.of.ended[1]
-        while extent.parent is not None and not (extent.start < extent.stop <= limit and extent.starts(ids)):
+        while extent.parent is not None:
+            own = extent.ids
+            if extent.start < extent.stop <= limit and isinstance(own, Runs) and extent.stop <= ids.agreed(own):
+                break
             extent = extent.parent  # it is gone, or too long, or has gone on with somebody else
         return extent
 

@@ -29,11 +29,10 @@ class Runs:
     The lists belong to the conversation, which only adds to them; `count` of their runs are ours, and then a last one.
     """
 
-    __slots__ = ("_base", "_bases", "_count", "_length", "_start", "_starts", "kept", "of")
+    __slots__ = ("_base", "_bases", "_count", "_length", "_start", "_starts", "of")
 
     def __init__(self, of: "Prompt", starts: list[int], bases: list[int], start: int, base: int, length: int) -> None:
         self.of = of
-        self.kept = of.tokens // BLOCK  # blocks that are the conversation's own, and so in all that comes of it
         self._starts, self._bases, self._count = starts, bases, len(starts)
         self._start, self._base, self._length = start, base, length
 
@@ -44,6 +43,27 @@ class Runs:
         if index >= self._start:
             return self._base + index
         return self._bases[bisect_right(self._starts, index, 0, self._count) - 1] + index
+
+    def agreed(self, other: "Runs") -> int:
+        """How many blocks from the start are the same: to where one of two equal runs stops before the other does."""
+        high = min(self._count, other._count) + 1
+        low = max(0, high - 2) if self.of is other.of else 0  # all but the last were the conversation's by then
+        while low < high:
+            middle = (low + high) // 2
+            if self._base_of(middle) == other._base_of(middle):
+                low = middle + 1
+            else:
+                high = middle
+        return min(self._first(low), other._first(low))
+
+    def _base_of(self, run: int) -> int:
+        return self._bases[run] if run < self._count else self._base
+
+    def _first(self, run: int) -> int:
+        """The first block of a run; after the last, how many blocks there are."""
+        if run < self._count:
+            return self._starts[run]
+        return self._start if run == self._count else self._length
 
     def runs(self, limit: int) -> Iterator[tuple[int, int]]:
         """The runs that make the first `limit` blocks, the last one first: base, and the first block."""
