@@ -89,8 +89,12 @@ class Prefix:
 
     def __call__(self, request: Request, up: Sequence[Candidate], loads: list[int]) -> int:
         choice = least_outstanding(request, up, loads)
-        most, least = max(loads), loads[choice]
-        if most - least <= ABSOLUTE or most <= RELATIVE * least:
+        least = loads[choice]
+        bound = max(least + ABSOLUTE, int(RELATIVE * least))
+        for load in loads:
+            if load > bound:
+                break
+        else:
             choice = self._match(request, up, loads)
         if isinstance(request.ids, Runs):
             self._note(request.ids, up[choice].index)
@@ -122,9 +126,12 @@ class Prefix:
             places = (sent.get(run, 0) | before.get(run, 0)) & ~asked
             if places:
                 asked |= places
-                for load, i in sorted((loads[i], i) for i in positions(places, up)):
+                holders = positions(places, up)
+                if len(holders) > 1:
+                    holders.sort(key=loads.__getitem__)
+                for i in holders:
                     match = up[i].cache.overlap(ids, prompt)
-                    if match > best or (match == best and (load, i) < (loads[choice], choice)):
+                    if match > best or (match == best and (loads[i], i) < (loads[choice], choice)):
                         best, choice = match, i
                     if match >= stop * block:  # the others have no more
                         break
