@@ -132,7 +132,7 @@ class Engine:
             step.decodes = self._decoding
             step.context = self._decoding * (cache.ticks + 1) - self._since
             if most > 1:
-                count = min(most, self.pace.left, self._next_end() - cache.ticks)
+                count = min(min(most, self.pace.left), self._next_end() - cache.ticks)
             count = cache.room(count)
         alike = self._schedule(step) if count else self._walk(step)
         if step.loads and self._offload is not None:

@@ -256,14 +256,10 @@ class BlockCache:
 
     def tick(self, count: int = 1) -> None:
         """Let `count` ticks pass, at most as many as there is `room` for."""
-        block, phases, start = self.block, self._phases, self.ticks % self.block
-        if count == 1:
-            need = phases[start]
-        else:
-            stop = start + count % block
-            need = count // block * self._gliding + sum(phases[start:stop])
-            if stop > block:
-                need += sum(phases[: stop - block])
+        block, phases = self.block, self._phases
+        need = count // block * self._gliding
+        for i in range(self.ticks, self.ticks + count % block):
+            need += phases[i % block]
         if need:
             self._take(need)
         self.ticks += count
