@@ -9,7 +9,8 @@ The first token is the first piece of text, reasoning or tool call that is not e
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from operator import sub
 from typing import Any, ClassVar, NamedTuple
 
 import msgspec
@@ -238,16 +239,15 @@ class Answer:
         self.last = t
         self.chunks += 1
 
-    def flow(self, texts: list[str], times: Iterable[tuple[float, bytes]], reasoning: bool) -> None:
-        """Pieces of text, each in a read of its own, of an answer whose first token is there and nobody counts."""
+    def flow(self, texts: list[str], times: list[float], reasoning: bool) -> None:
+        """Pieces of text, and when each came in a read of its own, of an answer whose first token is there and nobody
+        counts."""
         (self._reasoning if reasoning else self._text).extend(texts)
-        last, gaps = self.last, self.gaps
-        for _, (t, _) in zip(texts, times, strict=False):
-            if last is not None and t != last:
-                gaps.append(t - last)
-                self.chunks += 1
-            last = t
-        self.last = last
+        assert self.last is not None
+        gaps = list(filter(None, map(sub, times, [self.last, *times])))
+        self.gaps += gaps
+        self.chunks += len(gaps)
+        self.last = times[-1]
 
     def sole(self, piece: str) -> str:
         """What kind of output that piece is, "text" or "reasoning", if it is all that has come; else ""."""

@@ -1,15 +1,17 @@
-"""The middle of a stream, read without decoding it.
+"""The middle of a stream, read without decoding it event by event.
 
 Most events of a stream are alike but for one piece of text. What stands around it is learned from one event; another
-with the same bytes around another plain text is that text, and nothing else. On the wire such an event is, mostly, one
+with the same bytes around another string is that string, and nothing else. On the wire such an event is, mostly, one
 network read that holds one whole chunk of a chunked body.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import takewhile
 from typing import NamedTuple
+
+import msgspec
 
 from agents.answer import Answer
 
@@ -28,19 +30,50 @@ class Frame(NamedTuple):
     after: bytes  # from the closing quote to the end of the chunk
     reasoning: bool
 
-    def texts(self, reads: Iterable[tuple[float, bytes]]) -> list[str]:
+    def texts(self, reads: Sequence[bytes]) -> list[str]:
         """The text of each read, up to the first that is not one whole chunk with one such event."""
-        before, after, found = self.before, self.after, list[bytes]()
-        start, end = len(before), -len(after)
-        for _, data in reads:
-            size, _, chunk = data.partition(b"\r\n")
-            if not (chunk.startswith(before) and chunk.endswith(after)) or chunk_size(size[:LINE]) != len(chunk) - 2:
-                break
-            found.append(chunk[start:end])
-        texts = plain(b'"'.join(found)).split('"')  # all at once, which costs a third
-        if len(texts) != len(found) or "" in texts:
-            texts = list(takewhile(lambda text: text and '"' not in text, map(plain, found)))
-        return texts
+        before, after, many = self.before, self.after, len(reads)
+        while many and not reads[many - 1].endswith(after):  # the end of the answer, mostly
+            many -= 1
+        if not many:
+            return []
+        reads, start, end = reads[:many], len(before), -len(after)
+        lines = list(map(first_line, map(len, reads)))
+        texts = [read[len(line) + start : end] for line, read in zip(lines, reads, strict=True)]
+        chunks = [line + before + text + after for line, text in zip(lines, texts, strict=True)]
+        if chunks != reads:  # some differ, if only by the case of their size
+            alike = takewhile(lambda pair: same(*pair), zip(chunks, reads, strict=True))
+            texts = texts[: len(list(alike))]
+        return strings(texts)
+
+
+def same(chunk: bytes, read: bytes) -> bool:
+    """Whether a read is that chunk. Some servers write sizes in capitals."""
+    size, _, rest = read.partition(b"\r\n")
+    return b"%b\r\n%b" % (size.lower(), rest) == chunk
+
+
+def strings(texts: list[bytes]) -> list[str]:
+    """What stood between quotes, decoded, up to the first that is empty or no JSON string."""
+    together = b'","'.join(texts)
+    if together.count(b'"') == 2 * len(texts) - 2:  # no quote in any of them: all at once, which costs a tenth
+        try:
+            found = LIST.decode(b'["%b"]' % together)
+        except ValueError:
+            found = []
+        if len(found) == len(texts) and "" not in found:
+            return found
+    found = []
+    for text in texts:
+        try:
+            found.append(STRING.decode(b'"%b"' % text))
+        except ValueError:
+            break
+    return list(takewhile(bool, found))
+
+
+LIST = msgspec.json.Decoder(list[str])
+STRING = msgspec.json.Decoder(str)
 
 
 def frame_of(read: bytes, fresh: Callable[[], Answer]) -> Frame | None:
@@ -51,21 +84,12 @@ def frame_of(read: bytes, fresh: Callable[[], Answer]) -> Frame | None:
         return None
     starts = [match.end() for match in FIELD.finditer(event)]
     end = event.find(b'"', starts[0]) if len(starts) == 1 else -1
-    if end < 0 or not plain(event[starts[0] : end]):
+    if end < 0 or b"\\" in event[starts[0] : end]:
         return None
     before, after, answer = event[: starts[0]], event[end:], fresh()
     answer.event(b"%b%b%b" % (before[6:], SAMPLE.encode(), after[:-2]), 0.0)
     kind = answer.sole(SAMPLE)
     return Frame(before, after + b"\r\n", kind == "reasoning") if kind else None
-
-
-def plain(text: bytes) -> str:
-    """Bytes of JSON strings as text, where they stand for themselves; else ""."""
-    try:
-        found = text.decode()
-    except UnicodeDecodeError:
-        return ""
-    return found if "\\" not in found and found.isprintable() else ""
 
 
 def whole_chunk(data: bytes) -> bytes | None:
@@ -80,3 +104,13 @@ def whole_chunk(data: bytes) -> bytes | None:
 def chunk_size(line: bytes) -> int:
     """The size in a chunk's first line; -1 where it is no plain number of a few digits, and is left to llhttp."""
     return int(line, 16) if 0 < len(line) < LINE and not line.strip(b"0123456789abcdefABCDEF") else -1
+
+
+@lru_cache(maxsize=4096)
+def first_line(length: int) -> bytes:
+    """The first line of a chunk that takes so many bytes in all; none where no chunk does."""
+    for digits in range(1, LINE):
+        line = b"%x\r\n" % max(0, length - digits - 4)
+        if len(line) == digits + 2:
+            return line
+    return b""

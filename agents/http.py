@@ -103,18 +103,18 @@ class Exchange:
         else:
             self._body += piece
 
-    def skim(self, reads: list[tuple[float, bytes]]) -> int:
+    def skim(self, reads: list[bytes], times: list[float]) -> int:
         """Take in reads without decoding them, as far as they are like those before (`agents.frame`); how many are."""
         if self._size > MAX_BODY or not self._events.clean:
             return 0
         frame = self._frame
         texts = frame.texts(reads) if frame is not None else []
         if not texts and len(reads) >= HELD:  # no more than once for so many reads: to learn is as much as to decode
-            self._frame = frame = frame_of(reads[0][1], type(self.answer)) or frame
+            self._frame = frame = frame_of(reads[0], type(self.answer)) or frame
             texts = frame.texts(reads) if frame is not None else []
         if frame is not None and texts:
-            self._size += sum([len(data) for _, data in reads[: len(texts)]])
-            self.answer.flow(texts, reads, frame.reasoning)
+            self._size += sum(map(len, reads[: len(texts)]))
+            self.answer.flow(texts, times[: len(texts)], frame.reasoning)
         return len(texts)
 
     def _take_events(self, piece: bytes, t: float) -> None:
@@ -191,7 +191,8 @@ class Connection(asyncio.Protocol):
         self._keep = False
         self._extra = False  # something follows the whole answer
         self._pieces: list[bytes] = []
-        self._held: list[tuple[float, bytes]] = []  # reads not looked into yet, and when they came
+        self._held: list[bytes] = []  # reads not looked into yet
+        self._times: list[float] = []  # and when they came
         self._holds = False  # reads may be held: the first token is there, and chunks end where reads do
         self._between = False  # llhttp's last word was the end of a chunk, or of the headers of a chunked body
         self._boundary = False  # and nothing came after it
@@ -216,23 +217,24 @@ class Connection(asyncio.Protocol):
 
     def settle(self) -> None:
         """Look into what was held."""
-        held, self._held = self._held, []
+        held, times = self._held, self._times
+        self._held, self._times = [], []
         try:
             while held:
-                held = held[self._take(held) :]
+                taken = self._take(held, times)
+                held, times = held[taken:], times[taken:]
         except BaseException as error:  # our own bug: raised where somebody sees it
             if self.exchange is not None and not self.exchange.done.done():
                 self.exchange.done.set_exception(error)
             raise
 
-    def _take(self, reads: list[tuple[float, bytes]]) -> int:
+    def _take(self, reads: list[bytes], times: list[float]) -> int:
         """Look into the first of some reads, at least; how many it was."""
         exchange = self.exchange
-        if exchange is not None and self._boundary and exchange.flowing and (taken := exchange.skim(reads)):
+        if exchange is not None and self._boundary and exchange.flowing and (taken := exchange.skim(reads, times)):
             self._holds = True
             return taken
-        t, data = reads[0]
-        self._received(data, t)
+        self._received(reads[0], times[0])
         return 1
 
     def release(self) -> bool:
@@ -257,7 +259,8 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         held = self._held
-        held.append((self._now(), data))
+        self._times.append(self._now())
+        held.append(data)
         if self._holds and len(held) < HELD and data.endswith(HOLDABLE) and data.find(b'"error"') < 0:
             return
         self._holds = False

@@ -5,6 +5,7 @@ import itertools
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -189,8 +190,32 @@ def test_only_a_read_that_is_one_whole_chunk_is_known_without_decoding() -> None
     assert frame is not None
     size, _, rest = other.partition(b"\r\n")
 
-    assert frame.texts([(0.0, read), (0.1, other)]) == ["a", "bc"]
+    assert frame.texts([read, other]) == ["a", "bc"]
     lines = (b"%x" % (int(size, 16) + 2), b"0%b;x" % size, b"", b"0" * 9 + size, size + b"_0", b" " + size)
     for wrong in (*(b"%b\r\n%b" % (line, rest) for line in lines), other[:-1], b"x" + other):
-        assert frame.texts([(0.0, read), (0.1, wrong), (0.2, other)]) == ["a"]
+        assert frame.texts([read, wrong, other]) == ["a"]
         assert whole_chunk(wrong) is None
+
+
+@pytest.mark.parametrize(
+    "said", ["plain", "two\nlines", 'a "quoted" word', "back\\slash", "wörd", "\u2028", "\U0001f600"]
+)
+@pytest.mark.parametrize("ascii_only", [True, False])
+@pytest.mark.parametrize("capitals", [True, False])
+def test_any_string_between_the_same_bytes_is_known_without_decoding(
+    said: str, ascii_only: bool, capitals: bool
+) -> None:
+    """Escapes and quotes of JSON among plain words, and a server that writes the sizes of its chunks in capitals."""
+
+    def read(text: str) -> bytes:
+        data = json.dumps({"choices": [{"index": 0, "delta": {"content": text}}]}, ensure_ascii=ascii_only)
+        line, _, rest = framed(b"data: %b\n\n" % data.encode())[0].partition(b"\r\n")
+        return b"%b\r\n%b" % (line.upper() if capitals else line, rest)
+
+    texts = ["so", said, " it", "x" * 200, " goes"]  # of two and three digits
+    frame = frame_of(read("a"), Answer)
+    assert frame is not None
+
+    assert frame.texts([*map(read, texts), *framed(DONE)]) == texts
+    assert frame.texts([*map(read, texts), read(""), read("on")]) == texts
+    assert frame.texts(framed(DONE)) == []
