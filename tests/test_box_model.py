@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import structs
 from pytest import approx
@@ -137,6 +137,7 @@ def test_calls_fit_their_schema():
         max_leaves=12,
     )
 )
+@example({"properties": {"a": {}}, "required": [[]]})
 def test_no_schema_however_odd_is_an_error(schema):
     json.dumps(arguments(schema, np.random.default_rng(0)))
 

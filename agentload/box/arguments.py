@@ -51,7 +51,7 @@ def _object(schema: Schema, rng: np.random.Generator, depth: int) -> Schema:
     required = schema.get("required")
     if not isinstance(properties, dict) or depth >= DEPTH:
         return {}
-    needed = set(required) if isinstance(required, list) else set()
+    needed = required if isinstance(required, list) else []
     return {
         name: _value(inner, rng, depth + 1)
         for name, inner in properties.items()
