@@ -18,6 +18,7 @@ from agents.answer import Answer
 FIELD = re.compile(rb'"(?:content|reasoning|reasoning_content|text|delta)": ?"(?=[^"])')
 """Where a text may begin."""
 
+STRING, STRINGS = msgspec.json.Decoder(str), msgspec.json.Decoder(list[str])
 SAMPLE = "sample"
 LINE = 9
 """Bytes of a chunk's first line that are looked at: one more than those of any size that is taken."""
@@ -54,11 +55,15 @@ def same(chunk: bytes, read: bytes) -> bool:
 
 
 def strings(texts: list[bytes]) -> list[str]:
-    """What stood between quotes, decoded, up to the first that is empty or no JSON string."""
+    """What stood between quotes, decoded, up to the first that is empty or no JSON string.
+
+    All at once, which costs less than half, where none of them has a quote: a backslash that takes one of ours for its
+    own then leaves fewer strings than there are texts.
+    """
     together = b'","'.join(texts)
-    if together.count(b'"') == 2 * len(texts) - 2:  # no quote in any of them: all at once, which costs a tenth
+    if together.count(b'"') == 2 * len(texts) - 2:
         try:
-            found = LIST.decode(b'["%b"]' % together)
+            found = STRINGS.decode(b'["%b"]' % together)
         except ValueError:
             found = []
         if len(found) == len(texts) and "" not in found:
@@ -70,10 +75,6 @@ def strings(texts: list[bytes]) -> list[str]:
         except ValueError:
             break
     return list(takewhile(bool, found))
-
-
-LIST = msgspec.json.Decoder(list[str])
-STRING = msgspec.json.Decoder(str)
 
 
 def frame_of(read: bytes, fresh: Callable[[], Answer]) -> Frame | None:

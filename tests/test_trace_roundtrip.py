@@ -32,9 +32,8 @@ from tests.trace_files import FILES, put
 
 sizes = st.integers(0, 1_000_000)
 seconds = st.floats(0, 1e6, allow_nan=False)
-names = st.text(
-    st.characters(exclude_categories=["C", "Z"], include_characters=" "), max_size=20
-)  # what can be printed
+printable = st.characters(exclude_categories=["C", "Z"], include_characters=" ")
+names = st.text(printable, max_size=20)
 pieces = st.lists(
     st.builds(Run, st.integers(-(2**63), 2**63 - 1), st.integers(1, 9_999), st.integers(1, 99)), max_size=4
 )
