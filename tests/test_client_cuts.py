@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from agents.answer import Answer
 from agents.api import APIS
-from agents.frame import frame_of, whole_chunk
+from agents.frame import frame_of, strings, whole_chunk
 from agents.http import Connection, Exchange
 from agents.sse import Events
 from tests.cases import WELL_FORMED
@@ -219,3 +220,21 @@ def test_any_string_between_the_same_bytes_is_known_without_decoding(
     assert frame.texts([*map(read, texts), *framed(DONE)]) == texts
     assert frame.texts([*map(read, texts), read(""), read("on")]) == texts
     assert frame.texts(framed(DONE)) == []
+
+
+def test_strings_decoded_at_once_are_what_each_is_by_itself() -> None:
+    """Quotes, and backslashes that would take the next quote for their own, in all orders."""
+
+    def one_by_one(texts: tuple[bytes, ...]) -> Iterator[str]:
+        for text in texts:
+            try:
+                said = json.loads(b'"%b"' % text)
+            except ValueError:
+                return
+            if not said:
+                return
+            yield said
+
+    kinds = (b"a", b"a\\", b",", b"\\\\", b"\\n", b"", b'\\"', b'",', b"]", b"\xff", b"\x01")
+    for texts in itertools.chain.from_iterable(itertools.product(kinds, repeat=n) for n in range(1, 5)):
+        assert strings(list(texts)) == list(one_by_one(texts)), texts
