@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from agentload.box.model import Script, thought_of
+from agentload.box.model import Script
 from agentload.box.options import BoxOptions
-from agentload.box.prompts import Prompt
+from agentload.box.prompts import Prompt, said
 from agentload.box.protocol import ChatAsk, deltas, message, usage
-from agentload.box.reply import check_room, reply_to
+from agentload.box.reply import reply_to, too_long
 from agentload.box.request import DONE, Request
-from agentload.box.said import said
+from agentload.box.sizes import fits, thought_of
 from agentload.box.words import Template
 from agentload.spec import Spec
 from agents.answer import ENOUGH, Answer
@@ -111,7 +111,8 @@ class Sizes:
     """Answers sized chains from sizes alone."""
 
     def __init__(self, options: BoxOptions, seed: int, context: int) -> None:
-        self.habits, self.seed, self.context = options.habits, seed, context
+        self.share = options.habits.reasoning  # of replies that begin with reasoning
+        self.seed, self.context = seed, context
 
     def ask(self, flight: Flight) -> Request:
         chat = flight.chat
@@ -121,11 +122,13 @@ class Sizes:
         known: Prompt = context.encoded[0]
         known.extend(context.messages)
         size = known.size
-        check_room(size, output, self.context)
-        if chat.reasoning is None or not self.habits.reasoning:
-            flight.thought = thought_of(size, output, self.seed, self.habits)
+        if not fits(size, output, self.context):
+            raise too_long(size, output, self.context)
+        thought = chat.reasoning
+        if thought is None or not self.share:
+            flight.thought = thought_of(size, output, self.seed, self.share)
         else:
-            flight.thought = min(chat.reasoning, output)
+            flight.thought = min(thought, output)
         flight.reply, ids = known.ask(output, flight.thought)
         return Request(size, output, ids, flight)
 

@@ -17,8 +17,8 @@ from msgspec import structs
 
 from agentload.box.cluster import Cluster
 from agentload.box.gaps import Gaps
+from agentload.box.prompts import said
 from agentload.box.reading import Readings
-from agentload.box.said import said
 from agentload.disk import finish, kept, open_store
 from agentload.errors import BadInput, Failed
 from agentload.flights import model_of, needs_text

@@ -226,7 +226,7 @@ class World:
             except StopIteration as stop:
                 self.end(actor, stop.value)
                 return
-            if isinstance(ask, Chat):
+            if type(ask) is Chat:
                 actor.tally.steps += 1
                 self.call(actor, ask, 0)
                 return
@@ -272,10 +272,12 @@ class World:
             actor.due = self.now
             self.call(actor, *task)
             return
-        answer: Any = self.now if isinstance(task, Until) else None
+        answer: Any = None
         if isinstance(task, list):
             self.record_tools(actor, task)
             answer = results(task)
+        elif isinstance(task, Until):
+            answer = self.now
         actor.due = self.now
         self.resume(actor, answer)
 
@@ -389,9 +391,9 @@ class World:
     def answered(self, flight: Flight, status: str, at: float, error: str = "", wait: float | None = None) -> None:
         """A call has ended: its record, and its reply to the agent, or another attempt."""
         actor, retry = flight.actor, self._tenants[flight.actor.tenant][1]
-        reply = self.record(flight, status, at, error)
-        if not again(flight.chat, status, flight.attempt, retry) or self.ending:
-            actor.tally.error = "" if reply.ok else status
+        reply, ok = self.record(flight, status, at, error), status == "ok"
+        if ok or self.ending or not again(flight.chat, status, flight.attempt, retry):
+            actor.tally.error = "" if ok else status
             actor.due = at
             self.resume(actor, reply)
             return

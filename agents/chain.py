@@ -16,7 +16,7 @@ time, and in a test with `next` and `send`.
 
 import math
 from collections.abc import Callable, Generator, Iterable
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, final
 
 from msgspec import Struct
 
@@ -94,6 +94,7 @@ class HangUp(Struct, frozen=True):
     again: int = 0  # at once
 
 
+@final
 class Chat(Struct, frozen=True):
     """One model call."""
 

@@ -30,7 +30,7 @@ from agents.chain import (
 from agents.dice import count, draw
 from agents.kind import Archetype
 from agents.schedule import Alarm
-from agents.sized import LEAST_MESSAGE, drawn, impatient, keys, limit_of, preamble
+from agents.sized import LEAST_MESSAGE, Keys, drawn, impatient, limit_of, preamble
 from agents.text import CHARACTERS_PER_TOKEN, Room
 from agents.tools import Toolbox
 
@@ -52,7 +52,7 @@ def live(
     team = Team(a, rng, child)
     toolbox = toolbox if team.left else toolbox.alone
     limit = limit_of(a, room, rng)
-    fresh = keys(drawn(rng, salt))
+    keys = Keys(drawn(rng, salt))
     head = instructions(name, a, salt, room)
     context, held, last = Context(head, toolbox.schemas), 0, Reply("ok")
     alarm = Alarm(a.schedule, a.longest_wait) if a.schedule else None
@@ -64,7 +64,7 @@ def live(
         text = a.task_texts[int(rng.integers(len(a.task_texts)))] if a.task_texts else None
         tokens = count(a.turn_tokens if turn else a.task_tokens, rng, least=LEAST_MESSAGE)
         tokens = min(tokens, max(LEAST_MESSAGE, int(0.8 * limit) - max(held, a.system_tokens + a.schema_tokens)))
-        context.append(Message("user", tokens, key=next(fresh), text=task or text, pad=True))
+        context.append(Message("user", tokens, key=keys.next(), text=task or text, pad=True))
         held += tokens
         mistakes = 0
         for _ in range(a.max_steps):
@@ -90,7 +90,7 @@ def live(
             mistakes = mistakes + 1 if all(call.kind in MISTAKES for call in asked) else 0
             results = yield from team.act(asked)
             for call, result in zip(asked, results, strict=True):
-                context.append(answer(call, result, next(fresh)))
+                context.append(answer(call, result, keys.next()))
                 held += max(LEAST_MESSAGE, result.tokens)
             if mistakes >= a.max_mistakes:  # it was told what is wrong each time, and has not put it right
                 return Outcome("failed", last.output_tokens, last.text, turn)

@@ -14,10 +14,9 @@ from agentload.box.host import Host
 from agentload.box.kv import BlockCache
 from agentload.box.options import BoxOptions, Failure, Offload, Scaling, Transfer
 from agentload.box.presets import DEFAULT, PRESETS
-from agentload.box.prompts import Prompt
+from agentload.box.prompts import Prompt, said
 from agentload.box.request import DONE, Request
 from agentload.box.routers import Prefix, kv_cost, router
-from agentload.box.said import said
 from agents.chain import Message
 
 EXACT = BoxOptions(sigma=0.0)

@@ -10,8 +10,7 @@ from pytest import approx
 
 from agentload.box.host import Host
 from agentload.box.kv import BlockCache, Ids, Lease
-from agentload.box.prompts import Prompt
-from agentload.box.said import said
+from agentload.box.prompts import Prompt, said
 from agents.chain import Message
 
 BLOCK = 4

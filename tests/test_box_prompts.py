@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentload.box.model import thought_of
 from agentload.box.options import BoxOptions, Habits
-from agentload.box.prompts import CLOSE, OPEN, Prompt, Runs
+from agentload.box.prompts import CLOSE, OPEN, Prompt, Runs, said
 from agentload.box.protocol import ChatAsk, message
 from agentload.box.reply import reply_to
-from agentload.box.said import said
+from agentload.box.sizes import thought_of
 from agentload.box.words import Template
 from agentload.simulation import CALIBRATION
 from agents.chain import Message
@@ -51,7 +50,7 @@ def converse(turns: list[tuple[int, int]], system: tuple[int, int]) -> list[tupl
         script, request = reply_to(msgspec.convert(asked, ChatAsk), TEMPLATE, OPTIONS, 100_000)
         prompt.extend(described)
         assert prompt.size == request.prompt
-        thought = thought_of(prompt.size, output, OPTIONS.seed, OPTIONS.habits)
+        thought = thought_of(prompt.size, output, OPTIONS.seed, OPTIONS.habits.reasoning)
         assert thought == script.reasoning_tokens
         reply, runs = prompt.ask(output, thought)
         assert len(runs) == len(request.ids)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pytest import approx
 
-from agents.dice import Dice, draw, pick
+from agents.dice import Dice, draw, pick, rounded
 from agents.draws import Draw, Exponential, Gamma, Geometric, LogNormal, Mixture, Pareto, Uniform, Weibull
 
 COUNT = 20_000
@@ -33,6 +33,23 @@ def test_a_draw_has_its_mean_and_its_variance(what: Draw, mean: float, variance:
 
     assert values.mean() == approx(mean, abs=5 * math.sqrt(variance / COUNT) + 1e-12)  # five standard errors
     assert values.var() == approx(variance, rel=0.2, abs=1e-12)
+
+
+def test_counts_are_rounded_as_round_does() -> None:
+    values = [
+        0.0,
+        0.5,
+        1.5,
+        2.5,
+        0.49999999999999994,
+        4503599627370495.5,
+        1e300,
+        *np.random.default_rng(3).random(1_000),
+    ]
+
+    assert [rounded(sign * value) for value in values for sign in (1, -1)] == [
+        round(sign * value) for value in values for sign in (1, -1)
+    ]
 
 
 def test_numbers_in_blocks_are_independent_and_all_different() -> None:

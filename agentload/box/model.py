@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from agentload.box.arguments import arguments
 from agentload.box.options import Habits
+from agentload.box.sizes import thought_of
 from agentload.box.vocabulary import WORDS
 from agentload.box.words import CALL_CLOSE, CALL_OPEN, Tokens, pieces, tokenize
 
@@ -106,26 +107,11 @@ def answer(question: Question, habits: Habits) -> Script:
     return _script(parts, question, wants_calls)
 
 
-def thought_of(prompt: int, output: int, seed: int, habits: Habits) -> int:
-    """Tokens of reasoning in a reply whose length is forced, from the sizes and the seed alone.
-
-    In virtual time prompts have sizes and no text, and must be answered alike.
-    """
-    if not habits.reasoning:
-        return 0
-    number = hash((prompt, output, seed & (2**64 - 1))) & (2**64 - 1)
-    number = (number ^ (number >> 30)) * 0xBF58476D1CE4E5B9 & (2**64 - 1)  # splitmix64's finaliser
-    number = (number ^ (number >> 27)) * 0x94D049BB133111EB & (2**64 - 1)
-    if (number >> 32) >= habits.reasoning * 2**32:
-        return 0
-    return round(output * (0.2 + 0.6 * (number & (2**32 - 1)) / 2**32))
-
-
 def _forced(question: Question, habits: Habits, rng: np.random.Generator) -> Script:
     """A reply of exactly the tokens asked for."""
     thought = question.thought
     if thought is None:
-        thought = thought_of(question.prompt, question.most, question.seed, habits)
+        thought = thought_of(question.prompt, question.most, question.seed, habits.reasoning)
     thought = min(thought, question.most)
     parts: list[Part] = [Words("reasoning", _speak(thought, rng))] if thought else []
     if question.most > thought:

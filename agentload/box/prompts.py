@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 OPEN: Final = 3
 CLOSE: Final = 2
 ANSWER: Final = 3
-ROLES: Final = {"system": 1, "user": 2, "assistant": 3, "tool": 4, "developer": 5}
+ROLES: Final = {
+    "system": 0x1E3779B97F4A7C15,
+    "user": 0x3C6EF372FE94F82A,
+    "assistant": 0x1AA66D2C7DDF743F,
+    "tool": 0x38DDE6E5FD29F054,
+    "developer": 0x1715609F7C746C69,
+}
+"""Who opens a message, as numbers that tell apart what follows: multiples of the golden ratio, below 62 bits."""
 BLOCK: Final = 16
 
 
@@ -112,7 +119,7 @@ class Prompt:
         length is taken to be answered in other words.
         """
         prompt = self.size
-        opened = hash((self._chain, ROLES["assistant"]))
+        opened = self._chain ^ ROLES["assistant"]
         reply = hash((opened, output, thought))
         length = (prompt + output) // BLOCK
         base = hash((opened, -reply if thought else reply))
@@ -124,30 +131,43 @@ class Prompt:
 
     def _add(self, message: Message) -> None:
         text = message.text
-        pieces: tuple[tuple[int, int], ...]
-        if isinstance(text, Said):
-            pieces, left = ((text.key, text.tokens),), text.tokens
-        elif text is None:
-            pieces = message.parts or ((message.key, message.tokens),)
-            left = max(1, message.tokens - OPEN - CLOSE)
+        self._chain ^= ROLES[message.role]
+        self._run(self.tokens + OPEN)
+        if text is None:
+            tokens = message.tokens
+            left = max(1, tokens - OPEN - CLOSE)
+            parts = message.parts
+            if parts:
+                for key, size in parts:
+                    left -= self._piece(key, min(size, left))
+            else:
+                self._piece(message.key, min(tokens, left))
+        elif type(text) is Said:
+            self._piece(text.key, text.tokens)
         else:
             raise TypeError(f"a described conversation cannot hold real text, got {text[:40]!r}")
-        chain = hash((self._chain, ROLES[message.role]))
-        self._run(self.tokens + OPEN, chain)
-        for key, size in pieces:
-            size = min(size, left)
-            if size > 0:
-                chain = hash((chain, key))
-                self._run(self.tokens + size, chain)
-                chain = hash((chain, size))
-                left -= size
-        self._chain = chain
-        self._run(self.tokens + CLOSE, chain)
+        self._run(self.tokens + CLOSE)
 
-    def _run(self, end: int, base: int) -> None:
-        """Everything up to token `end` belongs to `base`; so do the blocks that end in it."""
+    def _piece(self, key: int, size: int) -> int:
+        """So many tokens of some filler, or of a reply; how many they are."""
+        if size <= 0:
+            return 0
+        self._chain = hash((self._chain, key))
+        self._run(self.tokens + size)
+        self._chain = hash((self._chain, size))
+        return size
+
+    def _run(self, end: int) -> None:
+        """Everything up to token `end` belongs to what the chain is now; so do the blocks that end in it."""
         first = self.tokens // BLOCK
         if end // BLOCK > first:
             self._starts.append(first)
-            self.bases.append(base)
+            self.bases.append(self._chain)
         self.tokens = end
+
+
+def said(key: int, tokens: int) -> Said:
+    """The text of a reply."""
+    text = Said()
+    text.key, text.tokens = key, tokens
+    return text

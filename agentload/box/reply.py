@@ -9,6 +9,7 @@ from agentload.box.model import Question, Script, answer
 from agentload.box.options import BoxOptions
 from agentload.box.protocol import Ask, ChatAsk, Refused, TextAsk
 from agentload.box.request import Request
+from agentload.box.sizes import fits
 from agentload.box.words import BLOCK, Template, Tokens, digest, identities, tokenize
 
 
@@ -26,20 +27,19 @@ def reply_to(ask: Ask, template: Template, options: BoxOptions, context: int) ->
     return _plan(ask, tokens, silent, context)
 
 
-def check_room(prompt: int, most: int | None, context: int) -> None:
-    """Refused where a prompt and the most it may be answered are more than the context."""
-    room = context - prompt
-    if room < 1 or (most or 0) > room:
-        wanted = f" and {most} of output" if most is not None else ""
-        limit = f"This model's maximum context length is {context} tokens"
-        raise Refused(400, f"{limit}, but the request has {prompt} of input{wanted}.", param="input_tokens")
+def too_long(prompt: int, most: int | None, context: int) -> Refused:
+    """What is answered where a prompt, and the most it may be answered, have no room in the context."""
+    wanted = f" and {most} of output" if most is not None else ""
+    limit = f"This model's maximum context length is {context} tokens"
+    return Refused(400, f"{limit}, but the request has {prompt} of input{wanted}.", param="input_tokens")
 
 
 def _plan(ask: Ask, tokens: Tokens, options: BoxOptions, context: int, **question: Any) -> tuple[Script, Request]:
     prompt = len(tokens)
     if not prompt:
         raise Refused(400, "the prompt is empty", param="prompt")
-    check_room(prompt, ask.most, context)
+    if not fits(prompt, ask.most or 0, context):
+        raise too_long(prompt, ask.most, context)
     room = context - prompt
     chain = identities(tokens)
     script = answer(

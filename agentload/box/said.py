@@ -2,14 +2,8 @@
 
 
 class Said(str):
-    """The text of a reply that nobody wrote: who it is, and how many tokens."""
+    """The text of a reply that nobody wrote: who it is, and how many tokens. Made by `agentload.box.prompts.said`."""
 
     __slots__ = ("key", "tokens")
     key: int
     tokens: int
-
-
-def said(key: int, tokens: int) -> Said:
-    text = Said()
-    text.key, text.tokens = key, tokens
-    return text
