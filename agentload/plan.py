@@ -15,7 +15,7 @@ from agents.chain import Agent
 from agents.live import live
 from agents.own import own
 from agents.replay import Way
-from agents.sized import sized
+from agents.sized import Sized
 from agents.text import Room, filler
 from agents.tools import Toolbox
 
@@ -30,7 +30,9 @@ class Plan:
         self.order = interleave(spec.shares())
         self.mixed = any(name != REPLAY for _, name in spec.shares())  # others beside a replayed trace
         self.trace = recorded(spec) if spec.replay else None
-        self.toolboxes = {name: Toolbox(self.kinds[name]) for name in self.kinds} if spec.mode == "live" else {}
+        lives = spec.mode == "live"
+        self.toolboxes = {name: Toolbox(self.kinds[name]) for name in self.kinds} if lives else {}
+        self.sized = {} if lives else {name: Sized(name, self.kinds[name], salt, room) for name in self.kinds}
 
     def agent(self, number: int, seat: int | None = None) -> Agent:
         """The agent of session `number`; in a closed loop its seat decides what it is."""
@@ -80,7 +82,7 @@ class Plan:
             team = (lambda inner, r, task: self.make(inner, r, depth - 1, task)) if depth else None
             return Agent(name, live(name, kind, self.toolboxes[name], rng, self.salt, self.room, task, team))
         child = (lambda inner, r: self.make(inner, r, depth - 1)) if depth else None
-        return Agent(name, sized(name, kind, rng, self.salt, self.room, child))
+        return Agent(name, self.sized[name].chain(rng, child))
 
 
 Name = TypeVar("Name")

@@ -1,6 +1,7 @@
 """Values of random quantities (`agents.draws`): `draw` gives one, a float, `count` a whole one."""
 
 import math
+from collections.abc import Callable
 from statistics import NormalDist
 from typing import Final, TypeAlias
 
@@ -59,38 +60,52 @@ class Dice:
 Numbers: TypeAlias = np.random.Generator | Dice
 
 
-def draw(what: Draw, rng: Numbers) -> float:
-    """One value. What archetypes draw from most comes first: to ask a struct's class is half the price of a value."""
+Source: TypeAlias = Callable[[Numbers], float]
+"""Gives one value after another of some quantity."""
+
+
+def source(what: Draw) -> Source:
+    """Where the values of a quantity come from, for who draws many: what describes it is read once."""
     match what:
         case float() | int():
-            return what
-        case LogNormal():
-            return min(max(what.median * math.exp(what.sigma * rng.standard_normal()), what.low), what.high)
-        case Mixture():
-            return draw(what.parts[pick(what.weights, rng.random())], rng)
+            constant = float(what)
+            return lambda rng: constant
+        case LogNormal(median, sigma, low, high):
+            return lambda rng: min(max(median * math.exp(sigma * rng.standard_normal()), low), high)
+        case Mixture(parts, weights):
+            sources = [source(part) for part in parts]
+            return lambda rng: sources[pick(weights, rng.random())](rng)
         case Tailed():
-            return tailed(what, rng.random())
-        case Uniform():
-            return what.low + (what.high - what.low) * rng.random()
-        case Exponential():
-            return min(-what.mean * math.log1p(-rng.random()), what.high)
-        case Geometric():
-            return min(geometric(1.0 / what.mean, rng.random()), what.high)
-        case Poisson():
-            return poisson(what.mean, rng.random())
-        case Pareto():
-            return float(min(what.minimum * (1.0 - rng.random()) ** (-1.0 / what.alpha), what.high))
-        case Gamma():
-            return min(max(what.scale * rng.standard_gamma(what.shape), what.low), what.high)
-        case Weibull():
-            return float(min(max(what.scale * (-math.log1p(-rng.random())) ** (1.0 / what.shape), what.low), what.high))
-        case Quantiles():
-            return between(what.values, rng.random())
+            return lambda rng: tailed(what, rng.random())
+        case Uniform(low, high):
+            return lambda rng: low + (high - low) * rng.random()
+        case Exponential(mean, high):
+            return lambda rng: min(-mean * math.log1p(-rng.random()), high)
+        case Geometric(mean, high):
+            return lambda rng: min(geometric(1.0 / mean, rng.random()), high)
+        case Poisson(mean):
+            return lambda rng: poisson(mean, rng.random())
+        case Pareto(minimum, alpha, high):
+            return lambda rng: float(min(minimum * (1.0 - rng.random()) ** (-1.0 / alpha), high))
+        case Gamma(shape, scale, low, high):
+            return lambda rng: min(max(scale * rng.standard_gamma(shape), low), high)
+        case Weibull(shape, scale, low, high):
+            return lambda rng: float(min(max(scale * (-math.log1p(-rng.random())) ** (1.0 / shape), low), high))
+        case Quantiles(values):
+            return lambda rng: between(values, rng.random())
+
+
+def draw(what: Draw, rng: Numbers) -> float:
+    """One value."""
+    return source(what)(rng)
 
 
 def pick(weights: list[float], u: float) -> int:
     """Which of some things, by weight, a number from 0 to 1 picks."""
-    left = u * sum(weights)
+    total = 0.0
+    for weight in weights:
+        total += weight
+    left = u * total
     for i, weight in enumerate(weights):
         left -= weight
         if left < 0:
@@ -137,7 +152,11 @@ def between(values: list[float], u: float) -> float:
 
 def count(what: Draw, rng: Numbers, least: int = 0) -> int:
     """One value, rounded to a whole number not below `least`."""
-    return max(least, rounded(draw(what, rng)))
+    return whole(source(what)(rng), least)
+
+
+def whole(value: float, least: int = 0) -> int:
+    return max(least, rounded(value))
 
 
 def rounded(value: float) -> int:

@@ -156,8 +156,11 @@ class Archetype(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         """The archetype as one session has it: with a variant's lengths, where there are variants."""
         if not self.variants:
             return self
-        picked = self.variants[pick([variant.weight for variant in self.variants], rng.random())]
-        stated = {name: value for name, value in structs.asdict(picked).items() if name != "weight"}
+        return self.varied(self.variants[pick([variant.weight for variant in self.variants], rng.random())])
+
+    def varied(self, variant: Variant) -> "Archetype":
+        """The archetype with a variant's lengths."""
+        stated = {name: value for name, value in structs.asdict(variant).items() if name != "weight"}
         return structs.replace(self, **{name: value for name, value in stated.items() if value is not None})
 
 

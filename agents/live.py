@@ -73,13 +73,13 @@ def live(
                     return Outcome("context_limit", last.output_tokens, last.text, turn)
                 context.append(Message("user", LEAST_MESSAGE, text=SUMMARISE))
                 most = max(16, int(min(max(draw(a.compact_to, rng), 0.01), 0.95) * limit / 2))
-                last = yield impatient(Chat(context, most, call_tools=False), a, rng)
+                last = yield impatient(Chat(context, most, call_tools=False), a.patience, rng)
                 if not last.ok:
                     return Outcome(last.ending, intents=turn)
                 context = Context([*head, Message("user", last.output_tokens, text=last.text)], toolbox.schemas)
                 held = last.output_tokens
                 yield Note("compactions")
-            last = yield impatient(Chat(context, max(1, min(a.max_reply_tokens, limit - held))), a, rng)
+            last = yield impatient(Chat(context, max(1, min(a.max_reply_tokens, limit - held))), a.patience, rng)
             if not last.ok:
                 return Outcome(last.ending, intents=turn)
             context.append(last.message())

@@ -13,17 +13,15 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from msgspec import structs
 
-from agents.chain import Agent, Ask, Chain, Chat, Context, Message, Note, Outcome, Reply, Spawn, ToolCall, Wait
-from agents.dice import Dice, Numbers, count, draw, pick
-from agents.kind import Archetype
+from agents.chain import Agent, Ask, Chain, Chat, Context, Message, Note, Outcome, Reply, Spawn, Wait
+from agents.dice import Dice, Numbers, count, draw, pick, whole
+from agents.kind import Archetype, Patience
 from agents.schedule import Alarm
+from agents.sorts import Sort
 from agents.text import Room
 
 LEAST_MESSAGE: Final = 8
 """Tokens of the smallest message: a template's overhead and a few words."""
-
-PAIRING: Final = 20
-"""Tries to find a step that an output can change places with."""
 
 Child = Callable[[str, np.random.Generator], Agent]
 """Makes a sub-agent of the named archetype."""
@@ -97,11 +95,13 @@ class History:
         self.context.append(Message("user", tokens, key=self.keys.next()))
         self.tokens += tokens
 
-    def put_back(self, reply: Reply) -> None:
-        """Append the reply."""
-        kept = reply.output_tokens - reply.reasoning_tokens
+    def put_back(self, reply: Reply) -> tuple[int, int]:
+        """Append the reply; its tokens, and those that stay."""
+        output = reply.output_tokens
+        kept = output - reply.reasoning_tokens
         self.context.append(Message("assistant", kept, text=reply.text, tool_calls=reply.tool_calls))
         self.tokens = reply.input_tokens + kept + self.template
+        return output, kept
 
     def ask(self, output: int, thought: int | None = None) -> Chat:
         """The next model call, of whose reply so much is to be reasoning. Where the endpoint cannot be told to force a
@@ -158,60 +158,75 @@ def start(parts: Pieces, tokens: int) -> Pieces:
     return tuple(kept)
 
 
+class Sized:
+    """The sessions of one archetype, and what they have in common."""
+
+    def __init__(self, name: str, archetype: Archetype, salt: int, room: Room) -> None:
+        self.salt, self.room, self.head = salt, room, preamble(name, archetype, salt, room)
+        self.sorts = [Sort(archetype.varied(variant)) for variant in archetype.variants] or [Sort(archetype)]
+        self.weights = [variant.weight for variant in archetype.variants]
+
+    def chain(self, rng: np.random.Generator, child: Child | None = None) -> Chain:
+        """One session: turns of a person, steps of the agent, tools between the steps."""
+        keys = Keys(drawn(rng, self.salt))
+        dice = Dice(rng)
+        sort = self.sorts[pick(self.weights, dice.random()) if self.weights else 0]
+        a = sort.archetype
+        said = whole(sort.task_tokens(dice), LEAST_MESSAGE)
+        limit = limit_of(a, self.room, dice, a.system_tokens + a.schema_tokens + said)
+        history = History(self.head, keys, self.room, limit)
+        step, last, intents = 0, 0, 0
+        spawns = count(a.spawns, dice) if child is not None and a.child else 0
+        alarm = Alarm(a.schedule, a.longest_wait) if a.schedule else None
+        for turn in range(whole(sort.turns(dice), 1)):
+            if alarm is not None:
+                yield from alarm.next(dice)
+            elif turn:
+                yield Wait(min(sort.think_seconds(dice), sort.longest_wait))
+            if turn:
+                said = whole(sort.turn_tokens(dice), LEAST_MESSAGE)
+            history.add(min(said, max(LEAST_MESSAGE, int(0.8 * history.limit) - history.tokens)))
+            steps = whole(sort.steps(dice), 1)
+            outputs, growths = sort.lengths(step, steps, dice)
+            for i in range(steps):
+                output = outputs[i]
+                if step and (sort.reset or sort.rewrite):
+                    yield from change(history, a, dice)
+                if step and sort.pause and dice.random() < sort.pause:
+                    intents += 1
+                    yield Wait(min(sort.think_seconds(dice), sort.longest_wait))
+                if history.tokens + output > history.limit:
+                    if a.at_limit == "end":
+                        return Outcome("context_limit", last, intents=intents)
+                    reply = yield impatient(history.summarise(output), sort.patience, dice)
+                    if not reply.ok:
+                        return Outcome(reply.ending, intents=intents)
+                    history.compact(reply, draw(a.compact_to, dice))
+                    yield Note("compactions")
+                    history.limit = limit_of(a, self.room, dice, history.tokens)
+                    output = max(1, min(output, history.limit - history.tokens))
+                reply = yield impatient(history.ask(output, sort.thought(output, dice)), sort.patience, dice)
+                if not reply.ok:
+                    return Outcome(reply.ending, intents=intents)
+                last, kept = history.put_back(reply)
+                step += 1
+                if i == steps - 1:
+                    continue
+                results = yield sort.use_tools(dice)
+                told = 0
+                if spawns and child is not None:
+                    spawns -= 1
+                    told = yield from delegate(a, dice, child)
+                history.add(max(LEAST_MESSAGE * max(1, len(results)), growths[i] - kept) + told)
+            intents += 1
+        return Outcome("done", last, intents=intents)
+
+
 def sized(
     name: str, archetype: Archetype, rng: np.random.Generator, salt: int, room: Room, child: Child | None = None
 ) -> Chain:
-    """One session: turns of a person, steps of the agent, tools between the steps."""
-    keys = Keys(drawn(rng, salt))
-    dice = Dice(rng)
-    a = archetype.for_session(dice)
-    said = count(a.task_tokens, dice, least=LEAST_MESSAGE)
-    limit = limit_of(a, room, dice, a.system_tokens + a.schema_tokens + said)
-    history = History(preamble(name, a, salt, room), keys, room, limit)
-    step, last, intents = 0, 0, 0
-    spawns = count(a.spawns, dice) if child is not None and a.child else 0
-    alarm = Alarm(a.schedule, a.longest_wait) if a.schedule else None
-    for turn in range(count(a.turns, dice, least=1)):
-        if alarm is not None:
-            yield from alarm.next(dice)
-        elif turn:
-            yield Wait(min(draw(a.think_seconds, dice), a.longest_wait))
-        if turn:
-            said = count(a.turn_tokens, dice, least=LEAST_MESSAGE)
-        history.add(min(said, max(LEAST_MESSAGE, int(0.8 * history.limit) - history.tokens)))
-        planned = lengths(a, step, count(a.steps, dice, least=1), dice)
-        for left, (output, growth) in zip(range(len(planned) - 1, -1, -1), planned, strict=True):
-            if step:
-                yield from change(history, a, dice)
-            if step and a.pause and dice.random() < a.pause:
-                intents += 1
-                yield Wait(min(draw(a.think_seconds, dice), a.longest_wait))
-            if history.tokens + output > history.limit:
-                if a.at_limit == "end":
-                    return Outcome("context_limit", last, intents=intents)
-                reply = yield impatient(history.summarise(output), a, dice)
-                if not reply.ok:
-                    return Outcome(reply.ending, intents=intents)
-                history.compact(reply, draw(a.compact_to, dice))
-                yield Note("compactions")
-                history.limit = limit_of(a, room, dice, history.tokens)
-                output = max(1, min(output, history.limit - history.tokens))
-            reply = yield impatient(history.ask(output, thought(a, output, dice)), a, dice)
-            if not reply.ok:
-                return Outcome(reply.ending, intents=intents)
-            history.put_back(reply)
-            step, last = step + 1, reply.output_tokens
-            if not left:
-                continue
-            results = yield use_tools(a, dice)
-            told = 0
-            if spawns and child is not None:
-                spawns -= 1
-                told = yield from delegate(a, dice, child)
-            kept = reply.output_tokens - reply.reasoning_tokens
-            history.add(max(LEAST_MESSAGE * max(1, len(results)), growth - kept) + told)
-        intents += 1
-    return Outcome("done", last, intents=intents)
+    """One session of an archetype, for who wants no more of them."""
+    return Sized(name, archetype, salt, room).chain(rng, child)
 
 
 def delegate(a: Archetype, dice: Dice, child: Child) -> Generator[Ask, Any, int]:
@@ -227,30 +242,9 @@ def delegate(a: Archetype, dice: Dice, child: Child) -> Generator[Ask, Any, int]
     return told
 
 
-def thought(a: Archetype, output: int, rng: Numbers) -> int | None:
-    """How much of a reply is to be reasoning; None where the model decides."""
-    return None if a.reasoning is None else round(min(1.0, draw(a.reasoning, rng)) * output)
-
-
-def impatient(chat: Chat, a: Archetype, rng: Numbers) -> Chat:
+def impatient(chat: Chat, patience: Patience | None, rng: Numbers) -> Chat:
     """The call, with when the agent hangs up on it."""
-    return chat if a.patience is None else structs.replace(chat, hang_up=a.patience.drawn(rng))
-
-
-def lengths(a: Archetype, step: int, steps: int, dice: Dice) -> list[tuple[int, int]]:
-    """Output and growth of each of a turn's steps. The reply is part of the growth, so the two go together: drawn each
-    by itself, they are paired such that the growth holds the reply, wherever two steps can change places for it."""
-    outputs = [count(a.output_tokens, dice, least=1) for _ in range(steps)]
-    growths = [
-        count(a.opening_tokens if i < a.opening_steps else a.growth_tokens, dice) for i in range(step, step + steps)
-    ]
-    for i in range(steps):
-        for _ in range(PAIRING if outputs[i] > growths[i] else 0):
-            j = int(dice.random() * steps)
-            if outputs[i] <= growths[j] and outputs[j] <= growths[i]:
-                outputs[i], outputs[j] = outputs[j], outputs[i]
-                break
-    return list(zip(outputs, growths, strict=True))
+    return chat if patience is None else structs.replace(chat, hang_up=patience.drawn(rng))
 
 
 def change(history: History, a: Archetype, dice: Dice) -> Iterator[Note]:
@@ -261,20 +255,3 @@ def change(history: History, a: Archetype, dice: Dice) -> Iterator[Note]:
     elif a.rewrite and dice.random() < a.rewrite:
         history.rewrite(draw(a.rewrite_keep, dice))
         yield Note("rewrites")
-
-
-def use_tools(a: Archetype, dice: Dice) -> list[ToolCall]:
-    """The tools of one step, drawn by weight; they run in parallel."""
-    if not a.tools:
-        return []
-    weights = [tool.weight for tool in a.tools]
-    picked = [a.tools[pick(weights, dice.random())] for _ in range(count(a.tool_calls, dice))]
-    return [
-        ToolCall(
-            tool.name,
-            seconds=min(draw(tool.seconds, dice), a.longest_wait),
-            tokens=count(tool.tokens, dice),
-            ok=dice.random() >= tool.failure,
-        )
-        for tool in picked
-    ]

@@ -6,7 +6,6 @@ filler is the same as far as both go, the same role opens a message the same way
 reasoning goes on where the prompt it answered had ended.
 """
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -49,7 +48,7 @@ class Runs:
     def __getitem__(self, index: int, /) -> int:
         if index >= self._start:
             return self._base + index
-        return self._bases[bisect_right(self._starts, index, 0, self._count) - 1] + index
+        return self._bases[self._before(index + 1) - 1] + index
 
     def agreed(self, other: "Runs") -> int:
         """How many blocks from the start are the same: to where one of two equal runs stops before the other does."""
@@ -76,8 +75,20 @@ class Runs:
         """The runs that make the first `limit` blocks, the last one first: base, and the first block."""
         if limit > self._start:
             yield self._base, self._start
-        for i in range(bisect_left(self._starts, min(limit, self._start), 0, self._count) - 1, -1, -1):
+        for i in range(self._before(min(limit, self._start)) - 1, -1, -1):
             yield self._bases[i], self._starts[i]
+
+    def _before(self, index: int) -> int:
+        """How many runs of the conversation begin before a block. `bisect` knows, but costs compiled code ten times as
+        much to ask."""
+        starts, low, high = self._starts, 0, self._count
+        while low < high:
+            middle = (low + high) // 2
+            if starts[middle] < index:
+                low = middle + 1
+            else:
+                high = middle
+        return low
 
     def news(self, place: int) -> list[int]:
         """The runs that a place has not been told of, this conversation's and the answer's; now it has been."""
@@ -120,7 +131,7 @@ class Prompt:
         """
         prompt = self.size
         opened = self._chain ^ ROLES["assistant"]
-        reply = hash((opened, output, thought))
+        reply = opened ^ (output << 24) ^ thought
         length = (prompt + output) // BLOCK
         base = hash((opened, -reply if thought else reply))
         starts, bases = self._starts, self.bases
@@ -154,7 +165,7 @@ class Prompt:
             return 0
         self._chain = hash((self._chain, key))
         self._run(self.tokens + size)
-        self._chain = hash((self._chain, size))
+        self._chain ^= size << 24  # more than any run has blocks
         return size
 
     def _run(self, end: int) -> None:
