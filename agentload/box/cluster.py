@@ -10,6 +10,7 @@ DONE and they lack tokens.
 
 from collections.abc import Callable
 from heapq import heappop, heappush
+from math import inf
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +20,7 @@ from agentload.box.gaps import Gaps
 from agentload.box.options import BoxOptions
 from agentload.box.request import DONE, Counts, Request, Step
 from agentload.box.routers import Choose, router
+from agentload.box.tournament import Tournament
 
 STRETCH: Final = 256
 """Most steps taken at once; more would mostly be cut short by the next arrival."""
@@ -28,7 +30,7 @@ class Replica:
     """An engine, what it is doing, and what routers know of it."""
 
     __slots__ = (
-        "cache", "counts", "engine", "filling", "free_at", "index", "loads", "open", "place", "step", "turn", "up",
+        "cache", "counts", "engine", "filling", "free_at", "index", "loads", "open", "place", "step", "up",
     )  # fmt: skip
 
     def __init__(self, index: int, engine: Engine, loads: list[int]) -> None:
@@ -42,7 +44,6 @@ class Replica:
         self.open: dict[Request, None] = {}  # those requests
         self.step: Step | None = None
         self.free_at = 0.0  # when the last step ended
-        self.turn = 0  # number of its latest entry in the agenda; older ones are void
 
     def live(self, engine: Engine) -> None:
         """Begin, or begin again, with that engine."""
@@ -72,8 +73,9 @@ class Cluster:
         self._whole = None if each else Counts()  # of all replicas
         seed = options.seed & (2**64 - 1)
         self._seeds = np.random.default_rng([seed, part] if part else seed)
-        self._agenda: list[tuple[float, int, Any, Any]] = []  # a heap: instant, order, what, which
-        self._entries = 0
+        self._turns = Tournament(options.replicas + options.prefill)  # when replicas act next
+        self._agenda: list[tuple[float, int, Any, Any]] = []  # a heap of what else happens: instant, order, what, which
+        self._entries = 0  # in both
         self._idle: list[Replica] = []  # may begin a step
         decoding, filling = list[int](), list[int]()
         self._down = 0  # replicas that are not up
@@ -137,7 +139,7 @@ class Cluster:
         if request in replica.open:
             if replica.step is not None and replica.step.count > 1:
                 replica.engine.catch_up(replica.step, now)
-                self._enter_end(replica)
+                self._enter_turn(replica, replica.step.end)
             replica.engine.cancel(request)
             self._leave(request, replica)
         request.state = DONE
@@ -148,24 +150,23 @@ class Cluster:
             for replica in self._idle:
                 self._plan(replica)
             self._idle.clear()
-        agenda = self._agenda
-        while agenda:
-            at, entry, what, which = agenda[0]
-            if what is not None:
-                return at
-            replica = which
-            if replica.turn == entry:
-                return at
-            heappop(agenda)
-        return None
+        turns = self._turns
+        first = turns.first
+        at = turns.instant(first)
+        if self._agenda and self._sooner(at, turns.order(first)):
+            return self._agenda[0][0]
+        return at if at < inf else None
 
     def advance(self) -> list[Request]:
         """Let happen what `next` has just named; the requests that got a token by it, or were lost, in order."""
-        at, _, what, which = heappop(self._agenda)
-        if what is not None:
+        turns = self._turns
+        first = turns.first
+        at = turns.instant(first)
+        if self._agenda and self._sooner(at, turns.order(first)):
+            at, _, what, which = heappop(self._agenda)
             lost: list[Request] = what(which, at)
             return lost
-        replica: Replica = which
+        replica = self.replicas[first]
         step = replica.step
         self._idle.append(replica)
         if step is None:  # a request has arrived
@@ -181,6 +182,11 @@ class Cluster:
             if request.state == DONE:
                 self._leave(request, replica)
         return [request for request in served if not request.hidden] if self._fillers else served
+
+    def _sooner(self, at: float, order: int) -> bool:
+        """Whether the agenda comes before what a replica does."""
+        instant, entry, _, _ = self._agenda[0]
+        return instant < at or (instant == at and entry < order)
 
     def counts(self) -> Counts:
         """What all replicas have counted, added up."""
@@ -222,7 +228,7 @@ class Cluster:
             self._idle.append(replica)
         elif step.count > 1 and step.end > request.arrival and engine.receptive:
             engine.shorten(step, request.arrival)
-            self._enter_end(replica)
+            self._enter_turn(replica, step.end)
         if self.options.scaling is not None and group is self._decoders:
             self._scale(now)
         return True
@@ -261,23 +267,20 @@ class Cluster:
 
     def _plan(self, replica: Replica) -> None:
         """Begin the next step, or wait for the time when there will be something to do."""
-        engine = replica.engine
-        if replica.step is not None or not replica.up or (ready := engine.ready()) is None:
+        if replica.step is not None or not replica.up:
             return
-        start = max(ready, replica.free_at)
-        if start > replica.free_at:
-            self._entries += 1
-            replica.turn = self._entries
-            heappush(self._agenda, (start, replica.turn, None, replica))
-            return
-        replica.step = engine.begin(start, 1 if self._each else STRETCH)
-        self._enter_end(replica)
+        engine, ready = replica.engine, replica.engine.ready()
+        if ready is None:
+            self._enter_turn(replica, inf)
+        elif ready > replica.free_at:
+            self._enter_turn(replica, ready)
+        else:
+            replica.step = engine.begin(replica.free_at, 1 if self._each else STRETCH)
+            self._enter_turn(replica, replica.step.end)
 
-    def _enter_end(self, replica: Replica) -> None:
-        assert replica.step is not None
+    def _enter_turn(self, replica: Replica, at: float) -> None:
         self._entries += 1
-        replica.turn = self._entries
-        heappush(self._agenda, (replica.step.end, replica.turn, None, replica))
+        self._turns.enter(replica.index, at, self._entries)
 
     def _enter(self, at: float, what: Any, which: Any) -> None:
         self._entries += 1
@@ -299,8 +302,7 @@ class Cluster:
         replica.loads[replica.place] = replica.filling = 0
         self._down += replica.up
         replica.up, replica.step = False, None
-        self._entries += 1
-        replica.turn = self._entries  # voids what it had in the agenda
+        self._enter_turn(replica, inf)
         replica.engine.pace.fold()
         replica.live(self._engine())
         self._enter(at + failure.after, self._recover, replica)
