@@ -8,7 +8,7 @@ import numpy as np
 from agentload.box.host import Host
 from agentload.box.kv import BlockCache, Ids, Lease
 from agentload.box.options import Offload
-from agentload.box.pace import GRAIN, NOISE, SECONDS, UNITS, units
+from agentload.box.pace import NOISE, NUMBERS, UNITS, noise, units
 from agentload.box.presets import Preset
 
 ARRIVING, WAITING, RUNNING, DONE = range(4)
@@ -163,7 +163,8 @@ class Engine:
         if self.offload and step.loads:
             extra = 1e-3 * self.offload.setup_ms * step.loads + 1e-6 * self.offload.token_us * step.restored
             step.clock += int(extra * UNITS)
-        step.end = step.clock * SECONDS
+        second, part = divmod(step.clock, int(UNITS))
+        step.end = second + part / UNITS
         return step
 
     def _units(self, step: Step) -> int:
@@ -173,13 +174,10 @@ class Engine:
         return units(p.base_ms + p.decode_ms * step.decodes) + units(p.context_ms) * step.context + prompts
 
     def _factor(self) -> int:
-        """The next number of noise; drawn as many at once as the engine draws, so that they are the same."""
-        if not self._sigma:
-            return 1 << GRAIN
+        """The next number of noise; as many from one place as the engine takes, so that they are the same."""
         if not self._noise:
-            drawn = self._rng.standard_normal(NOISE)
-            noise = np.rint(np.exp(self._sigma * (drawn - 0.5 * self._sigma)) * (1 << GRAIN))
-            self._noise = noise.astype(np.int64).tolist()[::-1]
+            place = int(self._rng.integers(NUMBERS))
+            self._noise = noise(self._sigma).each[place : place + NOISE].tolist()[::-1]
         return self._noise.pop()
 
     def finish(self, step: Step) -> list[Request]:

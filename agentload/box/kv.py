@@ -305,21 +305,23 @@ class BlockCache:
     def _seal(self, lease: Lease, full: int) -> None:
         """Give the blocks of a lease up to `full` their identity."""
         ids, leaf, at = lease.ids, lease.leaf, lease.sealed
-        while at < full and leaf.children and (child := leaf.children.get(ids[at])) is not None:
+        while at < full:
+            if leaf.refs == 1 and not leaf.children and leaf.parent is not None:
+                leaf.ids, leaf.stop = ids, full  # ours alone, so it may grow
+                break
+            key = ids[at]
+            child = leaf.children.get(key)
+            if child is None:
+                fresh = Extent(leaf, key, ids, at, full, 1)
+                leaf.children[key] = fresh
+                leaf = fresh
+                break
             if child.owner is not None:
                 self._settle(child.owner)
             at = child.common(ids, full)  # somebody cached this already: take theirs, give our own back
             leaf = child if child.stop == at else self._split(child, at)
             self._hold(leaf)
             self._blank += leaf.stop - leaf.start
-        if at < full:
-            if leaf.refs == 1 and not leaf.children and leaf.parent is not None:
-                leaf.ids, leaf.stop = ids, full  # ours alone, so it may grow
-            else:
-                key = ids[at]
-                fresh = Extent(leaf, key, ids, at, full, 1)
-                leaf.children[key] = fresh
-                leaf = fresh
         lease.leaf, lease.sealed = leaf, full
 
     def _split(self, extent: Extent, at: int) -> Extent:

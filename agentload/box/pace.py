@@ -9,6 +9,8 @@ the `count` steps from number p on take
 which is exact in whole numbers, and costs the same for one step as for a thousand.
 """
 
+import functools
+from array import array
 from typing import Final
 
 import numpy as np
@@ -19,14 +21,41 @@ from agentload.box.presets import Preset
 from agentload.box.request import Step
 
 NOISE: Final = 2_048
-"""Numbers of noise drawn at a time: each step takes the next, whether it is alone or one of many."""
-GRAIN: Final = 16
-"""Bits of a number of noise after the point: a step is off by 1e-5 of itself at most, and by nothing on average."""
+"""Numbers of noise taken at a time: each step takes the next, whether it is alone or one of many."""
+NUMBERS: Final = 65_536
+"""Numbers of noise there are. They are the same for every engine, whose own chance decides where in them it reads."""
+GRAIN: Final = 12
+"""Bits of a number of noise after the point: a step is off by 1e-4 of itself, and by nothing on average."""
 FINE: Final = 44
 """Bits of a second in which the formula's parts are counted, 0.06 ps: a step is right to 1e-6 of itself."""
-UNITS: Final = 2.0 ** (FINE + GRAIN)
+BITS: Final = FINE + GRAIN
+UNITS: Final = 2.0**BITS
 """Units of a second on the engine's clock."""
 SECONDS: Final = 1.0 / UNITS
+PART: Final = (1 << BITS) - 1
+PER_MS: Final = 1e-3 * 2.0**FINE
+HALF: Final = 28
+LOW: Final = (1 << HALF) - 1
+
+
+class Noise:
+    """Numbers of mean 1 whose logarithms have the standard deviation `sigma`, in units of 2^-`GRAIN`; they go round, so
+    that `NOISE` of them can be read from any place."""
+
+    __slots__ = ("each", "moments", "numbers", "sums")
+
+    def __init__(self, sigma: float) -> None:
+        drawn = np.exp(sigma * np.random.default_rng(0).standard_normal(NUMBERS))
+        numbers = np.rint(drawn / drawn.mean() * (1 << GRAIN)).astype(np.int64)
+        self.numbers: NDArray[np.int64] = np.concatenate((numbers, numbers[:NOISE]))
+        self.each = plain(self.numbers)
+        self.sums = running(self.numbers)
+        self.moments = running(self.numbers * np.arange(NUMBERS + NOISE))
+
+
+@functools.lru_cache(8)
+def noise(sigma: float) -> Noise:
+    return Noise(sigma)
 
 
 class Pace:
@@ -38,19 +67,22 @@ class Pace:
 
     def __init__(self, preset: Preset, rng: np.random.Generator, sigma: float, gaps: Gaps) -> None:
         self.preset, self.gaps = preset, gaps
-        self._rng, self._sigma = rng, sigma
+        self._rng, self._noise = rng, noise(sigma)
+        self._each, self._sums, self._moments = self._noise.each, self._noise.sums, self._noise.moments
+        self._prefill_ms, self._attention_ms = preset.prefill_ms, preset.attention_ms
         self._slope = units(preset.context_ms)
         self._fixed: list[int] = []  # by decodes
+        self._second = 0.0  # the whole one that the clock counts from: its numbers stay small, and are fast
         self._clock = 0  # when the last step ended
         self._ended = -1.0  # the same in seconds
-        self._passed: list[float] = []  # in this noise, one after the other: steps, the first's rate, growth, decodes
-        self._spent = self._folded = 0
+        self._spent = self._folded = self._stop = 0  # places in the noise: of the next number, the next for `fold`, the end
+        self._passed: list[float] = []  # since the last `fold`, one after the other: steps, the first's rate, decodes
         self._draw()
 
     @property
     def left(self) -> int:
         """Steps that can be taken together at most, as far as noise goes: one or more."""
-        return NOISE - self._spent
+        return self._stop - self._spent
 
     def take(self, step: Step, count: int, extra: float = 0.0) -> None:
         """Say when a step ends that begins at `step.start`, or `count` in a row; `extra` seconds know no noise."""
@@ -59,15 +91,18 @@ class Pace:
             fixed.append(units(self.preset.base_ms + self.preset.decode_ms * len(fixed)))
         rate = fixed[decodes] + self._slope * step.context
         if step.prefill or step.attention:
-            rate += units(self.preset.prefill_ms * step.prefill + self.preset.attention_ms * step.attention)
+            rate += units(self._prefill_ms * step.prefill + self._attention_ms * step.attention)
         step.rate, step.growth = rate, self._slope * decodes
         step.extra = int(extra * UNITS)
-        step.begun = (self._clock if step.start == self._ended else int(step.start * UNITS)) + step.extra
+        if step.start != self._ended:
+            second = int(step.start)
+            self._second, self._clock = float(second), int((step.start - second) * UNITS)
+        step.begun = self._clock + step.extra
         self._keep(step, count)
 
     def at(self, step: Step, count: int) -> float:
         """When so many of a step's have ended (seconds)."""
-        return (step.begun + self._sum(step, count)) * SECONDS
+        return self._seconds(step.begun + self._sum(step, count))
 
     def shorten(self, step: Step, instant: float) -> None:
         """Let a step that is several in a row end at the first of its ends that is not before `instant`."""
@@ -92,16 +127,17 @@ class Pace:
         if step.extra:  # before the first: counted as if noise had been in it
             rate += step.extra / self._each[self._spent]
             step.extra = 0
-        self._passed += [count, rate, step.growth, step.decodes]
+        self._passed += [count, rate, step.decodes]
         if count == step.count:
-            self._clock, self._ended = step.over, step.end
+            self._second += step.over >> BITS
+            self._clock, self._ended = step.over & PART, step.end
         else:
             step.begun += self._sum(step, count)
-            step.start, step.count = step.begun * SECONDS, step.count - count
+            step.start, step.count = self._seconds(step.begun), step.count - count
             step.rate += count * step.growth
             step.context += count * step.decodes
         self._spent += count
-        if self._spent == NOISE:
+        if self._spent == self._stop:
             self.fold()
             self._draw()
 
@@ -109,28 +145,31 @@ class Pace:
         """Give `gaps` what has passed."""
         if not self._passed:
             return
-        counts, rates, growths, decodes = np.array(self._passed, np.float64).reshape(-1, 4).T
-        repeats = counts.astype(np.int64)
-        stop = self._spent
+        counts, rates, decodes = np.frombuffer(array("d", self._passed)).reshape(-1, 3).T
+        repeats, stop = counts.astype(np.int64), self._spent
         nth = np.arange(self._folded, stop) - np.repeat(self._folded + repeats.cumsum() - repeats, repeats)
-        seconds = np.repeat(rates, repeats) + nth * np.repeat(growths, repeats)
-        seconds *= self._noise[self._folded : stop]
+        seconds = np.repeat(rates, repeats) + nth * np.repeat(self._slope * decodes, repeats)
+        seconds *= self._noise.numbers[self._folded : stop]
         seconds *= SECONDS
         self.gaps.add(seconds, np.repeat(decodes, repeats))
         self._passed, self._folded = [], stop
 
     def _keep(self, step: Step, count: int) -> None:
         step.count, step.over = count, step.begun + self._sum(step, count)
-        step.end = step.over * SECONDS
+        step.end = self._seconds(step.over)
+
+    def _seconds(self, units: int) -> float:
+        """The clock's units as seconds: rounded the same, however many whole seconds are among them."""
+        return self._second + (units >> BITS) + (units & PART) * SECONDS
 
     def _sum(self, step: Step, count: int) -> int:
         """Units that the first `count` of a step's take."""
         spent = self._spent
         if count == 1:
-            return step.rate * self._each[spent]
+            return times(step.rate, self._each[spent])
         sums, moments = self._sums, self._moments
         noise = sums[spent + count] - sums[spent]
-        return step.rate * noise + step.growth * (moments[spent + count] - moments[spent] - spent * noise)
+        return times(step.rate, noise) + step.growth * (moments[spent + count] - moments[spent] - spent * noise)
 
     def _first(self, step: Step, instant: float) -> int:
         """The first of a step's that does not end before an instant which is before the end of the last."""
@@ -142,26 +181,26 @@ class Pace:
         return count
 
     def _draw(self) -> None:
-        """Have new noise."""
-        noise = np.full(NOISE, 1 << GRAIN, np.int64)
-        if self._sigma:
-            drawn = self._rng.standard_normal(NOISE)
-            noise = np.rint(np.exp(self._sigma * (drawn - 0.5 * self._sigma)) * (1 << GRAIN)).astype(np.int64)
-        self._noise, self._each = noise, memoryview(noise.data)  # read one by one, it is twice as fast as an array
-        self._sums, self._moments = running(noise), running(noise * _NUMBERS)
-        self._spent = self._folded = 0
+        """Read noise from another place."""
+        self._spent = self._folded = int(self._rng.integers(NUMBERS))
+        self._stop = self._spent + NOISE
 
 
-_NUMBERS: Final = np.arange(NOISE)
+def plain(numbers: NDArray[np.int64]) -> "array[int]":
+    """To be read one by one, in half of the time."""
+    return array("q", numbers.tobytes())
 
 
-def running(numbers: NDArray[np.int64]) -> memoryview:
+def running(numbers: NDArray[np.int64]) -> "array[int]":
     """Sums of the first 0, 1, 2, … of some numbers."""
-    sums = np.zeros(len(numbers) + 1, np.int64)
-    numbers.cumsum(out=sums[1:])
-    return memoryview(sums.data)
+    return plain(np.concatenate(([0], numbers.cumsum())))
+
+
+def times(large: int, small: int) -> int:
+    """Their product, in two: compiled, one of numbers beyond 2^30 costs ten times as much."""
+    return ((large >> HALF) * small << HALF) + (large & LOW) * small
 
 
 def units(ms: float) -> int:
-    """Milliseconds in units of `FINE`."""
-    return round(1e-3 * ms * 2.0**FINE)
+    """Milliseconds, 0 or more, in units of `FINE`."""
+    return int(ms * PER_MS + 0.5)
