@@ -16,7 +16,7 @@ from agentload.box.options import BoxOptions, Failure, Offload, Scaling, Transfe
 from agentload.box.presets import DEFAULT, PRESETS
 from agentload.box.prompts import Prompt, said
 from agentload.box.request import DONE, Request
-from agentload.box.routers import Prefix, kv_cost, router
+from agentload.box.routers import Candidate, Prefix, kv_cost, positions, router
 from agents.chain import Message
 
 EXACT = BoxOptions(sigma=0.0)
@@ -67,58 +67,67 @@ def test_of_two_choices_the_less_loaded_is_taken():
     assert most[1] >= 110  # mean 100, standard deviation 10, the largest of 20
 
 
-class Seen:
+def seen(
+    outstanding: int = 0, match: int = 0, held: int = 0, idle: int = 0, filling: int = 0, host: int = 0
+) -> tuple[int, Candidate]:
     """A replica as routers see it, with a real cache: tokens of our prompt that it has, and then the host's; blocks of
-    others that somebody holds, or nobody."""
-
-    index = 0
-
-    def __init__(
-        self, outstanding: int = 0, match: int = 0, held: int = 0, idle: int = 0, filling: int = 0, host: int = 0
-    ) -> None:
-        self.outstanding, self.filling = outstanding, filling
-        self.cache = BlockCache(1_000, 16, Host(1_000))
-        for ids, blocks in ((PROMPT, match // 16), (range(10_000, 11_000), idle), (range(20_000, 21_000), held)):
-            lease = self.cache.admit(ids, 16 * blocks)
-            assert lease is not None
-            self.cache.grow(lease, 16 * blocks)
-            if ids.start < 20_000:
-                self.cache.release(lease)
-        assert self.cache.host is not None
-        self.cache.host.keep(PROMPT, match // 16, (match + host) // 16)
+    others that somebody holds, or nobody. How many requests are outstanding there comes first."""
+    memory = Host(1_000)
+    cache = BlockCache(1_000, 16, memory)
+    for ids, blocks in ((PROMPT, match // 16), (range(10_000, 11_000), idle), (range(20_000, 21_000), held)):
+        lease = cache.admit(ids, 16 * blocks)
+        assert lease is not None
+        cache.grow(lease, 16 * blocks)
+        if ids.start < 20_000:
+            cache.release(lease)
+    memory.keep(PROMPT, match // 16, (match + host) // 16)
+    replica = Candidate(0, cache)
+    replica.filling = filling
+    return outstanding, replica
 
 
 PROMPT = range(63)
 
 
-def chosen(rule: Any, *replicas: Seen) -> int:
-    index: int = rule(Request(1_000, 10, PROMPT), list(replicas), [replica.outstanding for replica in replicas])
+def chosen(rule: Any, *replicas: tuple[int, Candidate]) -> int:
+    loads, up = zip(*replicas, strict=True)
+    index: int = rule(Request(1_000, 10, PROMPT), list(up), list(loads))
     return index
 
 
 def test_prefix_takes_a_long_match_unless_load_is_unbalanced():
-    assert chosen(Prefix(), Seen(5), Seen(50, match=900)) == 1
-    assert chosen(Prefix(), Seen(5), Seen(70, match=900)) == 0  # 65 more, and more than one and a half times as many
-    assert chosen(Prefix(), Seen(150), Seen(215, match=900)) == 1  # 65 more, not one and a half times as many
+    assert chosen(Prefix(), seen(5), seen(50, match=900)) == 1
+    assert chosen(Prefix(), seen(5), seen(70, match=900)) == 0  # 65 more, and more than one and a half times as many
+    assert chosen(Prefix(), seen(150), seen(215, match=900)) == 1  # 65 more, not one and a half times as many
 
 
 def test_prefix_without_a_match_takes_the_one_with_the_least_cached():
-    assert chosen(Prefix(), Seen(0, match=200, idle=90), Seen(9, held=20, idle=10), Seen(0, held=40)) == 1
+    assert chosen(Prefix(), seen(0, match=200, idle=90), seen(9, held=20, idle=10), seen(0, held=40)) == 1
 
 
 def test_kv_cost_weighs_prefill_against_held_blocks():
     """Dynamo's formula by hand: (prefill to do + prompt − match) / 16 + held blocks."""
-    assert chosen(kv_cost, Seen(match=960, held=100), Seen(held=41)) == 0  # 2.5 + 100 against 62.5 + 41
-    assert chosen(kv_cost, Seen(match=960, held=100), Seen(held=39)) == 1  # 102.5 against 101.5
-    assert chosen(kv_cost, Seen(filling=640), Seen(held=39)) == 1  # 102.5 against 101.5
-    assert chosen(kv_cost, Seen(match=480), Seen(match=160, host=448)) == 1  # 32.5 against 31.5: three quarters count
+    assert chosen(kv_cost, seen(match=960, held=100), seen(held=41)) == 0  # 2.5 + 100 against 62.5 + 41
+    assert chosen(kv_cost, seen(match=960, held=100), seen(held=39)) == 1  # 102.5 against 101.5
+    assert chosen(kv_cost, seen(filling=640), seen(held=39)) == 1  # 102.5 against 101.5
+    assert chosen(kv_cost, seen(match=480), seen(match=160, host=448)) == 1  # 32.5 against 31.5: three quarters count
 
 
 def test_every_router_gives_every_seed_the_same_places():
     for name in ("random", "two_choices"):
-        places = [[router(name, np.random.default_rng(3))(Request(1, 1, ()), [Seen()] * 9, [0] * 9) for _ in range(2)]
+        up = [seen()[1]] * 9
+        places = [[router(name, np.random.default_rng(3))(Request(1, 1, ()), up, [0] * 9) for _ in range(2)]
                   for _ in range(2)]  # fmt: skip
         assert places[0] == places[1]
+
+
+def test_places_are_found_among_those_that_are_up():
+    replicas = [Candidate(index, BlockCache(10, 16)) for index in range(3, 100)]
+    for places in ((), (3,), (50,), (3, 4, 99), tuple(range(3, 100))):
+        bits = sum(1 << place for place in places)
+        assert positions(bits, replicas) == [place - 3 for place in places]
+        for some in (replicas[:20] + replicas[40:], replicas[:90], replicas[10:]):
+            assert positions(bits, some) == [i for i, replica in enumerate(some) if replica.index in places]
 
 
 def test_a_conversation_stays_where_its_prefix_is_cached():

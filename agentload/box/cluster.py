@@ -19,28 +19,25 @@ from agentload.box.engine import Engine
 from agentload.box.gaps import Gaps
 from agentload.box.options import BoxOptions
 from agentload.box.request import DONE, Counts, Request, Step
-from agentload.box.routers import Choose, router
+from agentload.box.routers import Candidate, Choose, router
 from agentload.box.tournament import Tournament
 
 STRETCH: Final = 256
 """Most steps taken at once; more would mostly be cut short by the next arrival."""
 
 
-class Replica:
+class Replica(Candidate):
     """An engine, what it is doing, and what routers know of it."""
 
-    __slots__ = (
-        "cache", "counts", "engine", "filling", "free_at", "index", "loads", "open", "place", "step", "up",
-    )  # fmt: skip
+    __slots__ = ("counts", "engine", "free_at", "loads", "open", "place", "step", "up")
 
     def __init__(self, index: int, engine: Engine, loads: list[int]) -> None:
-        self.index = index
+        super().__init__(index, engine.cache)
         self.counts: list[Counts] = []  # of its lives
         self.live(engine)
         self.up = True
         self.loads, self.place = loads, len(loads)  # requests sent to each of its group and not ended, and which is its
         loads.append(0)
-        self.filling = 0  # prompt tokens of those that have not had their first token
         self.open: dict[Request, None] = {}  # those requests
         self.step: Step | None = None
         self.free_at = 0.0  # when the last step ended

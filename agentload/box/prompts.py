@@ -52,8 +52,13 @@ class Runs:
 
     def agreed(self, other: "Runs") -> int:
         """How many blocks from the start are the same: to where one of two equal runs stops before the other does."""
-        high = min(self._count, other._count) + 1
-        low = max(0, high - 2) if self.of is other.of else 0  # all but the last were the conversation's by then
+        high, low, ahead = min(self._count, other._count) + 1, 0, 1
+        if self.of is other.of:
+            low = max(0, high - 2)  # all but the last were the conversation's by then
+        else:  # most have a preamble in common
+            while ahead < high and self._base_of(ahead) == other._base_of(ahead):
+                low, ahead = ahead + 1, 2 * ahead
+            high = min(high, ahead)
         while low < high:
             middle = (low + high) // 2
             if self._base_of(middle) == other._base_of(middle):

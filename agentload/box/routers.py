@@ -6,7 +6,7 @@ cached, these look into the replica's cache.
 
 from collections.abc import Callable, Sequence
 from itertools import count
-from typing import Final, Protocol, TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -30,12 +30,15 @@ MOST_RUNS: Final = 2_000_000
 memory is bounded too; here it takes 600,000 calls until something is forgotten."""
 
 
-class Candidate(Protocol):
+class Candidate:
     """What a router may know of a replica."""
 
-    index: int  # its number
-    filling: int  # prompt tokens of the requests there that have not had their first token
-    cache: BlockCache
+    __slots__ = ("cache", "filling", "index")
+
+    def __init__(self, index: int, cache: BlockCache) -> None:
+        self.index = index
+        self.cache = cache
+        self.filling = 0  # prompt tokens of the requests there that have not had their first token
 
 
 Choose: TypeAlias = Callable[[Request, Sequence[Candidate], list[int]], int]
@@ -143,20 +146,21 @@ class Prefix:
     def _note(self, ids: Runs, place: int) -> None:
         sent, before, bit = self._sent, self._before, 1 << place
         for run in ids.news(place):
-            sent[run] = sent.get(run, 0) | before.get(run, 0) | bit
+            places = sent.get(run, 0) | bit
+            sent[run] = places | before.get(run, 0) if before else places
         if len(sent) > MOST_RUNS:
             self._sent, self._before = {}, sent
 
 
 def positions(places: int, up: Sequence[Candidate]) -> list[int]:
     """Where those replicas, the bits of a number, are among the ones that are up."""
-    if not places:
-        return []
-    if not places & places - 1:  # one
-        i = places.bit_length() - 1 - up[0].index
-        if 0 <= i < len(up) and 1 << up[i].index == places:
-            return [i]
-    return [i for i, replica in enumerate(up) if places >> replica.index & 1]
+    first, count = up[0].index, len(up)
+    places >>= first
+    if up[count - 1].index != first + count - 1 or places >> count:  # some are not
+        return [i for i, replica in enumerate(up) if places >> replica.index - first & 1]
+    if not places & places - 1:  # one, or none
+        return [places.bit_length() - 1] if places else []
+    return [i for i, bit in enumerate(f"{places:b}"[::-1]) if bit == "1"]
 
 
 def kv_cost(request: Request, up: Sequence[Candidate], loads: list[int]) -> int:
