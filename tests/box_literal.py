@@ -177,7 +177,7 @@ class Engine:
         """The next number of noise; as many from one place as the engine takes, so that they are the same."""
         if not self._noise:
             place = int(self._rng.integers(NUMBERS))
-            self._noise = noise(self._sigma).each[place : place + NOISE].tolist()[::-1]
+            self._noise = noise(self._sigma).numbers[place : place + NOISE].tolist()[::-1]
         return self._noise.pop()
 
     def finish(self, step: Step) -> list[Request]:

@@ -296,7 +296,7 @@ def test_no_request_is_lost_or_served_twice_whatever_happens(seed, name, replica
     for replica in cluster.replicas:
         assert replica.cache.held == 0
         assert replica.cache.host is None or replica.cache.host.held <= replica.cache.host.usable
-        assert (replica.outstanding, replica.filling, len(replica.open)) == (0, 0, 0)
+        assert (replica.outstanding, replica.filling, replica.engine.requests()) == (0, 0, [])
 
 
 def test_steps_taken_many_at_a_time_are_the_same_in_a_cluster():

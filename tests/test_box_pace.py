@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pytest import approx
 
 from agentload.box.gaps import Gaps
-from agentload.box.pace import NOISE, Pace
+from agentload.box.pace import GRAIN, NOISE, NUMBERS, Pace, noise
 from agentload.box.presets import DEFAULT, PRESETS
 from agentload.box.request import Counts, Step
 
@@ -43,6 +43,27 @@ def test_without_noise_steps_take_what_the_formula_says():
 
     clock.take(step := decoding(7.0, 3, 1_000), 500)
     assert step.end - 7.0 == approx(sum(PRESET.step_seconds(0, 3, 1_000 + 3 * i, 0.0) for i in range(500)), rel=1e-6)
+
+
+def test_noise_keeps_the_mean_and_has_the_spread_it_is_asked_for():
+    assert set(noise(0.0).numbers.tolist()) == {1 << GRAIN}
+    for sigma in (0.05, 0.3):
+        numbers = noise(sigma).numbers / (1 << GRAIN)
+        assert list(numbers[:NOISE]) == list(numbers[NUMBERS:])  # it goes round
+        assert numbers[:NUMBERS].mean() == approx(1.0, abs=1e-5)
+        logs = np.log(numbers[:NUMBERS])
+        assert logs.std() == approx(sigma, rel=0.02)
+        assert logs.mean() == approx(-0.5 * sigma**2, abs=4 * sigma / NUMBERS**0.5)
+        assert abs(np.corrcoef(logs[1:], logs[:-1])[0, 1]) < 4 / NUMBERS**0.5  # a step says nothing of the next
+
+
+def test_engines_have_noise_of_their_own():
+    ends = []
+    for seed in range(20):
+        clock = Pace(PRESET, np.random.default_rng(seed), 0.05, Gaps())
+        clock.take(step := decoding(0.0, 4, 1_000), 1)
+        ends.append(step.end)
+    assert len(set(ends)) > 15
 
 
 @settings(max_examples=200, deadline=None)

@@ -18,7 +18,7 @@ import numpy as np
 from agentload.box.engine import Engine
 from agentload.box.gaps import Gaps
 from agentload.box.options import BoxOptions
-from agentload.box.request import DONE, Counts, Request, Step
+from agentload.box.request import DONE, NEW, Counts, Request, Step
 from agentload.box.routers import Candidate, Choose, router
 from agentload.box.tournament import Tournament
 
@@ -29,7 +29,7 @@ STRETCH: Final = 256
 class Replica(Candidate):
     """An engine, what it is doing, and what routers know of it."""
 
-    __slots__ = ("counts", "engine", "free_at", "loads", "open", "place", "step", "up")
+    __slots__ = ("counts", "engine", "free_at", "loads", "place", "step", "up")
 
     def __init__(self, index: int, engine: Engine, loads: list[int]) -> None:
         super().__init__(index, engine.cache)
@@ -38,7 +38,6 @@ class Replica(Candidate):
         self.up = True
         self.loads, self.place = loads, len(loads)  # requests sent to each of its group and not ended, and which is its
         loads.append(0)
-        self.open: dict[Request, None] = {}  # those requests
         self.step: Step | None = None
         self.free_at = 0.0  # when the last step ended
 
@@ -132,8 +131,8 @@ class Cluster:
         leg = self._first_leg.pop(request, None)
         if leg is not None:
             self.cancel(leg, now)
-        replica = self.replicas[request.replica]
-        if request in replica.open:
+        if request.state not in (NEW, DONE):
+            replica = self.replicas[request.replica]
             if replica.step is not None and replica.step.count > 1:
                 replica.engine.catch_up(replica.step, now)
                 self._enter_turn(replica, replica.step.end)
@@ -218,7 +217,6 @@ class Cluster:
         engine, step = replica.engine, replica.step
         engine.submit(request, now, offset_ms)
         request.replica = replica.index
-        replica.open[request] = None
         replica.loads[replica.place] += 1
         replica.filling += request.prompt
         if step is None:
@@ -241,7 +239,6 @@ class Cluster:
 
     def _leave(self, request: Request, replica: Replica) -> None:
         """A request is over, or its first leg is, and then its keys and values travel."""
-        del replica.open[request]
         replica.loads[replica.place] -= 1
         if request.generated == 0:
             replica.filling -= request.prompt
@@ -289,13 +286,12 @@ class Cluster:
         lost: list[Request] = []
         if replica.step is not None:
             replica.engine.catch_up(replica.step, at)
-        for request in replica.open:
+        for request in replica.engine.requests():
             replica.engine.cancel(request)
             whole: Any = request.tag if request.hidden else request
             self._first_leg.pop(whole, None)
             whole.state = DONE
             lost.append(whole)
-        replica.open.clear()
         replica.loads[replica.place] = replica.filling = 0
         self._down += replica.up
         replica.up, replica.step = False, None

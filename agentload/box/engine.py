@@ -109,6 +109,11 @@ class Engine:
             self.waiting.remove(request)
         request.state = DONE
 
+    def requests(self) -> list[Request]:
+        """Those that were submitted and have not ended."""
+        arriving = [request for _, _, request in sorted(self._arriving) if request.state == ARRIVING]
+        return [*self.running, *self.waiting, *arriving]
+
     def ready(self) -> float | None:
         """The earliest time at which a step would have something to do; None while there is nothing at all."""
         if self.running or self.waiting:

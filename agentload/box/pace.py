@@ -22,7 +22,7 @@ from agentload.box.request import Step
 
 NOISE: Final = 2_048
 """Numbers of noise taken at a time: each step takes the next, whether it is alone or one of many."""
-NUMBERS: Final = 65_536
+NUMBERS: Final = 16_384
 """Numbers of noise there are. They are the same for every engine, whose own chance decides where in them it reads."""
 GRAIN: Final = 12
 """Bits of a number of noise after the point: a step is off by 1e-4 of itself, and by nothing on average."""
@@ -42,13 +42,12 @@ class Noise:
     """Numbers of mean 1 whose logarithms have the standard deviation `sigma`, in units of 2^-`GRAIN`; they go round, so
     that `NOISE` of them can be read from any place."""
 
-    __slots__ = ("each", "moments", "numbers", "sums")
+    __slots__ = ("moments", "numbers", "sums")
 
     def __init__(self, sigma: float) -> None:
         drawn = np.exp(sigma * np.random.default_rng(0).standard_normal(NUMBERS))
         numbers = np.rint(drawn / drawn.mean() * (1 << GRAIN)).astype(np.int64)
         self.numbers: NDArray[np.int64] = np.concatenate((numbers, numbers[:NOISE]))
-        self.each = plain(self.numbers)
         self.sums = running(self.numbers)
         self.moments = running(self.numbers * np.arange(NUMBERS + NOISE))
 
@@ -68,7 +67,8 @@ class Pace:
     def __init__(self, preset: Preset, rng: np.random.Generator, sigma: float, gaps: Gaps) -> None:
         self.preset, self.gaps = preset, gaps
         self._rng, self._noise = rng, noise(sigma)
-        self._each, self._sums, self._moments = self._noise.each, self._noise.sums, self._noise.moments
+        self._sums, self._moments = self._noise.sums, self._noise.moments
+        self._sum_before = self._moment_before = 0  # of what is spent
         self._prefill_ms, self._attention_ms = preset.prefill_ms, preset.attention_ms
         self._slope = units(preset.context_ms)
         self._fixed: list[int] = []  # by decodes
@@ -127,7 +127,7 @@ class Pace:
         """The first `count` of a step's are over; it goes on with the rest, if there is one."""
         rate = float(step.rate)
         if step.extra:  # before the first: counted as if noise had been in it
-            rate += step.extra / self._each[self._spent]
+            rate += step.extra / (self._sums[self._spent + 1] - self._sum_before)
             step.extra = 0
         self._passed += [count, rate, step.decodes]
         if count == step.count:
@@ -138,7 +138,7 @@ class Pace:
             step.start, step.count = self._seconds(step.begun), step.count - count
             step.rate += count * step.growth
             step.context += count * step.decodes
-        self._spent += count
+        self._spend(self._spent + count)
         if self._spent == self._stop:
             self.fold()
             self._draw()
@@ -167,11 +167,11 @@ class Pace:
     def _sum(self, step: Step, count: int) -> int:
         """Units that the first `count` of a step's take."""
         spent = self._spent
-        if count == 1:
-            return times(step.rate, self._each[spent])
-        sums, moments = self._sums, self._moments
-        noise = sums[spent + count] - sums[spent]
-        return times(step.rate, noise) + step.growth * (moments[spent + count] - moments[spent] - spent * noise)
+        noise = self._sums[spent + count] - self._sum_before
+        taken = times(step.rate, noise)
+        if count > 1:
+            taken += step.growth * (self._moments[spent + count] - self._moment_before - spent * noise)
+        return taken
 
     def _first(self, step: Step, instant: float) -> int:
         """The first of a step's that does not end before an instant which is before the end of the last."""
@@ -184,18 +184,18 @@ class Pace:
 
     def _draw(self) -> None:
         """Read noise from another place."""
-        self._spent = self._folded = int(self._rng.integers(NUMBERS))
-        self._stop = self._spent + NOISE
+        self._folded = int(self._rng.integers(NUMBERS))
+        self._stop = self._folded + NOISE
+        self._spend(self._folded)
 
-
-def plain(numbers: NDArray[np.int64]) -> "array[int]":
-    """To be read one by one, in half of the time."""
-    return array("q", numbers.tobytes())
+    def _spend(self, place: int) -> None:
+        """What comes before that place in the noise is over."""
+        self._spent, self._sum_before, self._moment_before = place, self._sums[place], self._moments[place]
 
 
 def running(numbers: NDArray[np.int64]) -> "array[int]":
-    """Sums of the first 0, 1, 2, … of some numbers."""
-    return plain(np.concatenate(([0], numbers.cumsum())))
+    """Sums of the first 0, 1, 2, … of some numbers. In an array: those of a list lie all over the memory."""
+    return array("q", np.concatenate(([0], numbers.cumsum())).tobytes())
 
 
 def times(large: int, small: int) -> int:

@@ -4,10 +4,11 @@ from typing import Final
 
 from agentload.box.kv import Ids, Lease
 
-ARRIVING: Final = 0
-WAITING: Final = 1
-RUNNING: Final = 2
-DONE: Final = 3
+NEW: Final = 0  # sent nowhere yet
+ARRIVING: Final = 1
+WAITING: Final = 2
+RUNNING: Final = 3
+DONE: Final = 4
 
 
 class Request:
@@ -56,7 +57,7 @@ class Request:
         self.loaded = 0  # tokens that come from another replica and need not be computed
         self.preempted = 0  # times it had to start over
         self.seat = 0  # number of its admission
-        self.state = ARRIVING
+        self.state = NEW
         self.until = -1  # the cache's tick of its last token, while it decodes
         self.lease: Lease | None = None
 
