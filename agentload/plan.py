@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from agentload.errors import BadInput
 from agentload.recorded import recorded
 from agentload.rehearse import mid_session
+from agentload.seeds import generator
 from agentload.spec import REPLAY, Spec, Traced
 from agents.chain import Agent
 from agents.live import live
@@ -40,9 +41,9 @@ class Plan:
         if name == REPLAY:
             agent = self.replayed(number, begins=seat == number)
             return structs.replace(agent, tenant=tenant) if tenant else agent
-        agent = self.make(name, np.random.default_rng([self.spec.seed, number]))
+        agent = self.make(name, generator(self.spec.seed, number))
         if seat == number and self.spec.begin == "mid-session":
-            twin = self.make(name, np.random.default_rng([self.spec.seed, number]))
+            twin = self.make(name, generator(self.spec.seed, number))
             agent = mid_session(agent, twin, np.random.default_rng([self.spec.seed, number, 1]), self.tell)
         return structs.replace(agent, tenant=tenant) if tenant else agent
 
