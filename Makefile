@@ -47,7 +47,8 @@ validation: $(VENV)/ok
 
 .PHONY: compiled interpreted
 # Simulations as machine code, in place, where there is a C compiler: a call takes half of the CPU. Then its tests.
-COMPILED := tests/test_box_*.py tests/test_simulate.py tests/test_shards.py tests/test_chains.py tests/test_archetypes.py tests/test_draws.py tests/test_joins.py
+COMPILED := tests/test_box_*.py tests/test_simulate.py tests/test_shards.py tests/test_chains.py tests/test_archetypes.py \
+	tests/test_draws.py tests/test_joins.py
 compiled: $(VENV)/ok interpreted
 	HATCH_BUILD_HOOKS_ENABLE=1 $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation \
 		--wheel-dir dist .

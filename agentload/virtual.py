@@ -45,6 +45,7 @@ class World:
     ) -> None:
         self.plan, self.spec, self.cluster, self.model = plan, plan.spec, cluster, model
         self.store, self.watch, self.share = store, watch, share
+        self._gathered = store.gathered
         self.now = 0.0
         self.ending = False
         self.reason = "done"
@@ -437,7 +438,7 @@ class World:
         return reply
 
     def emit(self, record: Call | Tool | Session) -> None:
-        self.store.emit(record)
+        self._gathered[type(record)].append(record)
         self._held += 1
         if self._held >= HELD:
             self.store.flush()

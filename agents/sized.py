@@ -87,27 +87,28 @@ class History:
     def restart(self, messages: list[Message]) -> None:
         """Begin again after the preamble, with these messages."""
         self.context = Context([self.head, *messages] if self.head else messages)
-        self.tokens = self.request + sum(m.tokens for m in self.context.messages)
+        self.messages = self.context.messages
+        self.tokens = self.request + sum(m.tokens for m in self.messages)
 
     def add(self, tokens: int) -> None:
         """Append a user message of filler, as large as there is room for."""
         tokens = min(tokens, max(LEAST_MESSAGE, self.limit - self.tokens))
-        self.context.append(Message("user", tokens, key=self.keys.next()))
+        self.messages.append(Message("user", tokens, key=self.keys.next()))
         self.tokens += tokens
 
     def put_back(self, reply: Reply) -> tuple[int, int]:
         """Append the reply; its tokens, and those that stay."""
         output = reply.output_tokens
         kept = output - reply.reasoning_tokens
-        self.context.append(Message("assistant", kept, text=reply.text, tool_calls=reply.tool_calls))
+        self.messages.append(Message("assistant", kept, text=reply.text, tool_calls=reply.tool_calls))
         self.tokens = reply.input_tokens + kept + self.template
         return output, kept
 
     def ask(self, output: int, thought: int | None = None) -> Chat:
         """The next model call, of whose reply so much is to be reasoning. Where the endpoint cannot be told to force a
         length, the last message asks for it."""
-        if not self.forced and (last := self.context.messages[-1]).text is None:
-            self.context.messages[-1] = structs.replace(last, text=f"Write about {output} words.", pad=True)
+        if not self.forced and (last := self.messages[-1]).text is None:
+            self.messages[-1] = structs.replace(last, text=f"Write about {output} words.", pad=True)
         return Chat(self.context, output, exact=True, wanted_input=self.tokens, reasoning=thought)
 
     def summarise(self, output: int) -> Chat:
@@ -129,7 +130,7 @@ class History:
     def rewrite(self, keep: float) -> None:
         """Change what follows a share of the history; its size stays."""
         left, changed = int(keep * self.tokens), list[Message]()
-        for message in self.context.messages:
+        for message in self.messages:
             size = message.tokens if message.text is None else message.tokens + self.template  # replies come without it
             if left >= size:
                 changed.append(message)
@@ -140,6 +141,7 @@ class History:
                 changed.append(Message(message.role, size, key=self.keys.next()))
             left = max(0, left - size)
         self.context = Context(changed)
+        self.messages = self.context.messages
 
 
 def pieces(message: Message) -> Pieces:
@@ -206,7 +208,7 @@ class Sized:
                     history.limit = limit_of(a, self.room, dice, history.tokens)
                     output = max(1, min(output, history.limit - history.tokens))
                 reply = yield impatient(history.ask(output, sort.thought(output, dice)), sort.patience, dice)
-                if not reply.ok:
+                if reply.status != "ok":
                     return Outcome(reply.ending, intents=intents)
                 last, kept = history.put_back(reply)
                 step += 1

@@ -85,7 +85,8 @@ class Store:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.mended = 0  # times that the folder was deleted or moved away under us, and made again
-        self._gathered: dict[type[msgspec.Struct], list[msgspec.Struct]] = {kind: [] for kind in TABLES.values()}
+        self.gathered: dict[type[msgspec.Struct], list[msgspec.Struct]] = {kind: [] for kind in TABLES.values()}
+        """Records not on disk yet, by kind; to append to a list is to `emit`."""
         self._streams: dict[type[msgspec.Struct], Stream] = {}
         self._begun, self._count = -1, 0  # file and value of the count of calls that were begun
         self._header = b""
@@ -100,7 +101,7 @@ class Store:
     @property
     def waiting(self) -> int:
         """Records that are not on disk yet."""
-        return sum(map(len, self._gathered.values()))
+        return sum(map(len, self.gathered.values()))
 
     def begin(self) -> None:
         """Count a call that is about to be made. Every one ends in a record, so that after `kill -9` the difference is
@@ -113,7 +114,7 @@ class Store:
 
     def emit(self, record: Call | Tool | Session | Sample) -> None:
         """Take one record, from any thread; it is on disk after the next `flush`."""
-        self._gathered[type(record)].append(record)
+        self.gathered[type(record)].append(record)
 
     def head(self, header: dict[str, Any]) -> None:
         """Write the header, and remember it for a folder that has to be made again. Raises OSError."""
@@ -130,7 +131,7 @@ class Store:
             self._open()
             if not all(stream.in_place() for stream in self._streams.values()):
                 self._mend()
-            for kind, rows in self._gathered.items():
+            for kind, rows in self.gathered.items():
                 for _ in range(0, len(rows), PIECE):
                     piece = rows[:PIECE]
                     self._streams[kind].append(to_batch(piece, kind).serialize())
@@ -191,7 +192,7 @@ class Store:
     def shed(self, most: int) -> None:
         """Keep no more than so many records of each kind waiting: the disk refuses them, and somebody else has them."""
         with self._flushing:
-            for rows in self._gathered.values():
+            for rows in self.gathered.values():
                 del rows[:-most]
 
     def drop(self) -> None:
