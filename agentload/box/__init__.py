@@ -5,10 +5,14 @@ kv          the paged key-value cache: who holds which blocks, what is cached, w
 host        host memory as a second, slower tier of it
 request     what an engine works on: requests, steps, counts
 engine      vLLM's scheduling loop; no clock and no socket, so that any clock can drive it
+pace        how long its steps take, many at once as one by one
+gaps        the times between tokens that this makes, as a histogram
 cluster     many engines behind a router, which fail, recover and come up; still no clock
+tournament  which of its replicas acts next
 routers     which replica a request goes to
 replica     the cluster on the wall clock, woken by an alarm
 prompts     conversations that are sizes and no text, for virtual time
+sizes       what a request's sizes decide by themselves
 words       the box's tokenizer and chat template
 model       what the synthetic model answers, from a vocabulary, with arguments for its tool calls
 protocol    requests in, replies out, as bytes of the OpenAI API

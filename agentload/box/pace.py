@@ -33,6 +33,7 @@ UNITS: Final = 2.0**BITS
 """Units of a second on the engine's clock."""
 SECONDS: Final = 1.0 / UNITS
 PART: Final = (1 << BITS) - 1
+_NUMBERS: Final = np.arange(NOISE, dtype=np.float64)
 PER_MS: Final = 1e-3 * 2.0**FINE
 HALF: Final = 28
 LOW: Final = (1 << HALF) - 1
@@ -149,10 +150,11 @@ class Pace:
             return
         counts, rates, decodes = np.frombuffer(array("d", self._passed)).reshape(-1, 3).T
         repeats, stop = counts.astype(np.int64), self._spent
-        nth = np.arange(self._folded, stop) - np.repeat(self._folded + repeats.cumsum() - repeats, repeats)
-        seconds = np.repeat(rates, repeats) + nth * np.repeat(self._slope * decodes, repeats)
+        growths = SECONDS * self._slope * decodes
+        rates = SECONDS * rates - (counts.cumsum() - counts) * growths  # as if there had been no step before the first
+        seconds = _NUMBERS[: stop - self._folded] * np.repeat(growths, repeats)
+        seconds += np.repeat(rates, repeats)
         seconds *= self._noise.numbers[self._folded : stop]
-        seconds *= SECONDS
         self.gaps.add(seconds, np.repeat(decodes, repeats))
         self._passed, self._folded = [], stop
 
