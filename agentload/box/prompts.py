@@ -27,6 +27,8 @@ ROLES: Final = {
 }
 """Who opens a message, as numbers that tell apart what follows: multiples of the golden ratio, below 62 bits."""
 BLOCK: Final = 16
+SPARE: Final = 2
+"""Bits of a hash that are left out: what fits 62 is a number to compiled code, and no object."""
 
 
 class Runs:
@@ -138,7 +140,7 @@ class Prompt:
         opened = self._chain ^ ROLES["assistant"]
         reply = opened ^ (output << 24) ^ thought
         length = (prompt + output) // BLOCK
-        base = hash((opened, -reply if thought else reply))
+        base = hash((opened ^ prompt, -reply if thought else reply)) >> SPARE
         starts, bases = self._starts, self.bases
         first = prompt // BLOCK
         if first > self.tokens // BLOCK:  # a block ends within the opening
@@ -168,7 +170,7 @@ class Prompt:
         """So many tokens of some filler, or of a reply; how many they are."""
         if size <= 0:
             return 0
-        self._chain = hash((self._chain, key))
+        self._chain = hash((self._chain ^ self.tokens, key)) >> SPARE
         self._run(self.tokens + size)
         self._chain ^= size << 24  # more than any run has blocks
         return size
