@@ -75,8 +75,8 @@ def source(what: Draw) -> Source:
         case Mixture(parts, weights):
             sources = [source(part) for part in parts]
             return lambda rng: sources[pick(weights, rng.random())](rng)
-        case Tailed():
-            return lambda rng: tailed(what, rng.random())
+        case Tailed(median, sigma, above, share, alpha, low, high):
+            return tailed(median, sigma, above, share, alpha, low, high)
         case Uniform(low, high):
             return lambda rng: low + (high - low) * rng.random()
         case Exponential(mean, high):
@@ -129,15 +129,20 @@ def poisson(mean: float, u: float) -> float:
     return float(count)
 
 
-def tailed(what: Tailed, u: float) -> float:
-    """The value that a share `u` of all values lie below."""
-    body = 1.0 - what.share
-    if u >= body:
-        left = (1.0 - u) / what.share  # of the tail, above 0 since u < 1
-        return float(min(what.above * left ** (-1.0 / what.alpha), what.high))
-    cut = 0.5 * (1.0 + math.erf(math.log(what.above / what.median) / what.sigma / ROOT))  # the normal's below it
-    z = NORMAL.inv_cdf(min(max(u / body * cut, 1e-12), 1.0 - 1e-12))
-    return min(max(what.median * math.exp(what.sigma * z), what.low), what.above)
+def tailed(median: float, sigma: float, above: float, share: float, alpha: float, low: float, high: float) -> Source:
+    """Of the values of a `Tailed`: that which a share u of all values lie below."""
+    body = 1.0 - share
+    cut = 0.5 * (1.0 + math.erf(math.log(above / median) / sigma / ROOT))  # the normal's below it
+
+    def value(rng: Numbers) -> float:
+        u = rng.random()
+        if u >= body:
+            left = (1.0 - u) / share  # of the tail, above 0 since u < 1
+            return float(min(above * left ** (-1.0 / alpha), high))
+        z = NORMAL.inv_cdf(min(max(u / body * cut, 1e-12), 1.0 - 1e-12))
+        return min(max(median * math.exp(sigma * z), low), above)
+
+    return value
 
 
 def between(values: list[float], u: float) -> float:

@@ -7,7 +7,7 @@ are user messages: nothing here depends on what the model says.
 """
 
 import zlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -192,8 +192,8 @@ class Sized:
             outputs, growths = sort.lengths(step, steps, dice)
             for i in range(steps):
                 output = outputs[i]
-                if step and (sort.reset or sort.rewrite):
-                    yield from change(history, a, dice)
+                if step and (note := changed(history, sort, dice)) is not None:
+                    yield note
                 if step and sort.pause and dice.random() < sort.pause:
                     intents += 1
                     yield Wait(min(sort.think_seconds(dice), sort.longest_wait))
@@ -249,11 +249,12 @@ def impatient(chat: Chat, patience: Patience | None, rng: Numbers) -> Chat:
     return chat if patience is None else structs.replace(chat, hang_up=patience.drawn(rng))
 
 
-def change(history: History, a: Archetype, dice: Dice) -> Iterator[Note]:
+def changed(history: History, sort: Sort, dice: Dice) -> Note | None:
     """What a harness may do to the history between two steps, by chance."""
-    if a.reset and dice.random() < a.reset:
-        history.forget(draw(a.reset_to, dice))
-        yield Note("resets")
-    elif a.rewrite and dice.random() < a.rewrite:
-        history.rewrite(draw(a.rewrite_keep, dice))
-        yield Note("rewrites")
+    if sort.reset and dice.random() < sort.reset:
+        history.forget(sort.reset_to(dice))
+        return Note("resets")
+    if sort.rewrite and dice.random() < sort.rewrite:
+        history.rewrite(sort.rewrite_keep(dice))
+        return Note("rewrites")
+    return None

@@ -3,7 +3,7 @@
 from typing import Final
 
 from agents.chain import ToolCall
-from agents.dice import Dice, pick, source, whole
+from agents.dice import Dice, pick, rounded, source, whole
 from agents.kind import Archetype, SimulatedTool
 
 PAIRING: Final = 20
@@ -29,7 +29,8 @@ class Sort:
         self.opening_steps, self.opening_tokens = a.opening_steps, source(a.opening_tokens)
         self.growth_tokens, self.output_tokens = source(a.growth_tokens), source(a.output_tokens)
         self.reasoning = None if a.reasoning is None else source(a.reasoning)
-        self.reset, self.rewrite = a.reset, a.rewrite
+        self.reset, self.reset_to = a.reset, source(a.reset_to)
+        self.rewrite, self.rewrite_keep = a.rewrite, source(a.rewrite_keep)
         self.tool_calls = source(a.tool_calls)
         self.tools, self.weights = [Tool(tool) for tool in a.tools], [tool.weight for tool in a.tools]
 
@@ -67,4 +68,4 @@ class Sort:
 
     def thought(self, output: int, dice: Dice) -> int | None:
         """How much of a reply is to be reasoning; None where the model decides."""
-        return None if self.reasoning is None else round(min(1.0, self.reasoning(dice)) * output)
+        return None if self.reasoning is None else rounded(min(1.0, self.reasoning(dice)) * output)
