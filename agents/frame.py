@@ -8,7 +8,7 @@ network read that holds one whole chunk of a chunked body.
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from itertools import takewhile
+from itertools import chain, repeat, takewhile
 from typing import NamedTuple
 
 import msgspec
@@ -41,8 +41,9 @@ class Frame(NamedTuple):
         reads, start, end = reads[:many], len(before), -len(after)
         lines = list(map(first_line, map(len, reads)))
         texts = [read[len(line) + start : end] for line, read in zip(lines, reads, strict=True)]
-        chunks = [line + before + text + after for line, text in zip(lines, texts, strict=True)]
-        if chunks != reads:  # some differ, if only by the case of their size
+        pieces = chain.from_iterable(zip(lines, repeat(before), texts, repeat(after)))
+        if b"".join(pieces) != b"".join(reads):  # some differ, if only by the case of their size
+            chunks = [line + before + text + after for line, text in zip(lines, texts, strict=True)]
             alike = takewhile(lambda pair: same(*pair), zip(chunks, reads, strict=True))
             texts = texts[: len(list(alike))]
         return strings(texts)
@@ -90,7 +91,13 @@ def frame_of(read: bytes, fresh: Callable[[], Answer]) -> Frame | None:
     before, after, answer = event[: starts[0]], event[end:], fresh()
     answer.event(b"%b%b%b" % (before[6:], SAMPLE.encode(), after[:-2]), 0.0)
     kind = answer.sole(SAMPLE)
-    return Frame(before, after + b"\r\n", kind == "reasoning") if kind else None
+    return Frame(before, shared(after + b"\r\n"), kind == "reasoning") if kind else None
+
+
+@lru_cache(maxsize=64)
+def shared(end: bytes) -> bytes:
+    """The same bytes object for the same end: all streams of a server have one."""
+    return end
 
 
 def whole_chunk(data: bytes) -> bytes | None:

@@ -10,7 +10,7 @@ import asyncio
 import math
 import zlib
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import httptools
 
@@ -30,6 +30,8 @@ HELD = 32
 HOLDABLE = b"}\n\n\r\n"
 """The end of a read in the middle of a stream: an event's JSON, its blank line, the end of a chunk. `[DONE]`, the last
 chunk and whatever is cut anywhere else end otherwise."""
+TELLING = 20
+"""Bytes of a longer end, learned from a stream, that none of its error events will have by chance."""
 
 
 class Exchange:
@@ -68,6 +70,12 @@ class Exchange:
         answer = self.answer
         uncounted = answer.hang_up is None or answer.hang_up.tokens == math.inf
         return self.stream and answer.last is not None and not answer.over and self._inflate is None and uncounted
+
+    @property
+    def usual(self) -> bytes | tuple[()]:
+        """How reads end that are like those before, and no error does; an empty tuple, if that is not known."""
+        after = self._frame.after if self._frame is not None else b""
+        return after if len(after) > TELLING else ()
 
     def begin(self, code: int, headers: dict[str, str]) -> None:
         """The status line and the headers (lower-case names) have come."""
@@ -170,7 +178,15 @@ class Exchange:
 
 
 class Connection(asyncio.Protocol):
-    """One connection, kept alive between exchanges. `made` and `lost` are told when it is there and when it is gone."""
+    """One connection, kept alive between exchanges. `lost` is told when it is gone.
+
+    Of a hundred streams, none is in the processor's caches when a read comes for it: what `data_received` touches of
+    one costs more than what it does. Hence the slots, and one list for reads and their times.
+    """
+
+    __slots__ = ("_begun", "_between", "_boundary", "_code", "_complete", "_extra", "_headers", "_holds", "_keep",
+                 "_kept", "_loop", "_lost", "_now", "_parser", "_pieces", "_reads", "_usual", "exchange", "reused",
+                 "transport")  # fmt: skip
 
     def __init__(self, now: Callable[[], float], lost: "Callable[[Connection], None]") -> None:
         self.transport: asyncio.Transport | None = None
@@ -180,6 +196,7 @@ class Connection(asyncio.Protocol):
         self._lost = lost
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpResponseParser(self)
+        self._kept: list[Any] = []  # of each read not looked into yet, when it came, and the read
         self._clear()
 
     def _clear(self) -> None:
@@ -191,9 +208,8 @@ class Connection(asyncio.Protocol):
         self._keep = False
         self._extra = False  # something follows the whole answer
         self._pieces: list[bytes] = []
-        self._held: list[bytes] = []  # reads not looked into yet
-        self._times: list[float] = []  # and when they came
         self._holds = False  # reads may be held: the first token is there, and chunks end where reads do
+        self._usual: bytes | tuple[()] = ()  # how most of those end, once that is known
         self._between = False  # llhttp's last word was the end of a chunk, or of the headers of a chunked body
         self._boundary = False  # and nothing came after it
         self._reads = 0  # bytes since there was content
@@ -201,7 +217,7 @@ class Connection(asyncio.Protocol):
     @property
     def usable(self) -> bool:
         """Whether another request may be sent on it."""
-        idle = self.exchange is None and not self._held
+        idle = self.exchange is None and not self._kept
         return idle and self.transport is not None and not self.transport.is_closing()
 
     def start(self, exchange: Exchange, buffers: list[bytes]) -> None:
@@ -217,8 +233,8 @@ class Connection(asyncio.Protocol):
 
     def settle(self) -> None:
         """Look into what was held."""
-        held, times = self._held, self._times
-        self._held, self._times = [], []
+        times, held = self._kept[::2], self._kept[1::2]
+        self._kept.clear()
         try:
             while held:
                 taken = self._take(held, times)
@@ -232,7 +248,7 @@ class Connection(asyncio.Protocol):
         """Look into the first of some reads, at least; how many it was."""
         exchange = self.exchange
         if exchange is not None and self._boundary and exchange.flowing and (taken := exchange.skim(reads, times)):
-            self._holds = True
+            self._holds, self._usual = True, exchange.usual
             return taken
         self._received(reads[0], times[0])
         return 1
@@ -258,12 +274,13 @@ class Connection(asyncio.Protocol):
         self.transport.set_write_buffer_limits(0)  # uvloop then writes at once instead of at the end of its iteration
 
     def data_received(self, data: bytes) -> None:
-        held = self._held
-        self._times.append(self._now())
-        held.append(data)
-        if self._holds and len(held) < HELD and data.endswith(HOLDABLE) and data.find(b'"error"') < 0:
+        kept = self._kept
+        kept.append(self._now())
+        kept.append(data)
+        if len(kept) < 2 * HELD and (
+            data.endswith(self._usual) or (self._holds and data.endswith(HOLDABLE) and data.find(b'"error"') < 0)
+        ):
             return
-        self._holds = False
         self._loop.call_soon(self.settle)
 
     def eof_received(self) -> None:
@@ -334,7 +351,7 @@ class Connection(asyncio.Protocol):
             exchange.take(piece, t)
             if exchange.answer.over:
                 self._over(exchange, t)
-        self._holds = self._boundary and exchange.flowing
+        self._holds, self._usual = self._boundary and exchange.flowing, ()
 
     def _parse(self, exchange: Exchange, data: bytes, t: float) -> None:
         answer = exchange.answer

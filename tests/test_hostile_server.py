@@ -169,13 +169,14 @@ class Counting(uvloop.Loop):
     async def create_connection(self, protocol_factory: Callable[[], Any], *args: Any, **kwargs: Any) -> Any:
         def counted() -> Any:
             protocol = protocol_factory()
-            received = protocol.data_received
+            received = type(protocol).data_received
 
-            def data_received(data: bytes) -> None:
+            def data_received(protocol: Any, data: bytes) -> None:
                 self.taken += len(data)
-                received(data)
+                received(protocol, data)
 
-            protocol.data_received = data_received
+            counting = {"data_received": data_received, "__slots__": ()}
+            protocol.__class__ = type("Counted", (type(protocol),), counting)
             return protocol
 
         return await super().create_connection(counted, *args, **kwargs)

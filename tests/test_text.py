@@ -3,6 +3,8 @@
 import json
 import random
 
+import numpy as np
+
 from agents.chain import Message, ToolCall, ToolSchema
 from agents.text import VOCABULARY, Calibration, Encoder, filler
 
@@ -13,6 +15,21 @@ def test_filler_has_exactly_the_words_asked_for_and_the_key_decides_which() -> N
     assert filler(3, 50) == filler(3, 50)
     assert filler(3, 50) != filler(4, 50)
     assert filler(3, 0) == ""
+
+
+def test_keys_that_follow_each_other_begin_differently_and_any_word_may_stand_anywhere() -> None:
+    texts = [filler(key, 40).split() for key in range(20_000)]
+
+    assert len({tuple(text[:8]) for text in texts}) == len(texts)
+    for place in (0, 7, 8, 39):
+        counts = np.unique([text[place] for text in texts], return_counts=True)[1]
+        chi = ((counts - len(texts) / len(VOCABULARY)) ** 2).sum() / (len(texts) / len(VOCABULARY))
+        assert counts.size == len(VOCABULARY)
+        assert chi < 330  # 233 degrees of freedom: above that in one of 25,000
+
+
+def test_a_short_filler_is_the_start_of_a_longer_one() -> None:
+    assert filler(5, 1_000).startswith(filler(5, 300) + " ")
 
 
 def test_a_whole_round_of_filler_uses_every_word_once() -> None:
