@@ -1,5 +1,6 @@
 """Records survive: what was flushed is readable whatever happens next."""
 
+import math
 import os
 import signal
 import subprocess
@@ -7,9 +8,11 @@ import sys
 import textwrap
 import threading
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from collect_made import HEADER, made_run
@@ -17,7 +20,7 @@ from collect_made import HEADER, made_run
 from collectors.load import from_records, load_run
 from collectors.records import Call, Session, Tool
 from collectors.recovery import recover
-from collectors.store import Store, write_header
+from collectors.store import Store, to_array, write_header
 
 
 def a_call(session: int = 0, **changes: object) -> Call:
@@ -185,3 +188,20 @@ def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
 def test_a_folder_without_a_run_is_said_to_be_none(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="not a run folder"):
         load_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (pa.int64(), [2**63 - 1, -1, 0]),
+        (pa.float64(), [0.1, 3, -math.inf]),
+        (pa.string(), ["a", "", "ü"]),
+        (pa.bool_(), [True, False, True]),
+    ],
+    ids=str,
+)
+def test_columns_are_what_arrow_makes_of_them(kind: pa.DataType, values: list[Any]) -> None:
+    for column in ([], values, [*values, None], [None, *values], values[:1] * 3, [None, None]):
+        assert to_array(column, kind).equals(pa.array(column, kind))
+    with pytest.raises((pa.ArrowException, OverflowError)):
+        to_array([*values, object()], kind)
