@@ -128,7 +128,8 @@ def peak(level: Level) -> int:
 
 
 def spread(amount: Array, begin: Array, end: Array, edges: Array) -> Array:
-    """How much falls between neighbouring `edges` when each amount is spread evenly from its begin to its end.
+    """How much falls between neighbouring `edges` when each amount is spread evenly from its begin to its end; amounts
+    of several kinds are the rows of a matrix.
 
     The integral up to t of the rates r = amount / (end - begin) is Σ r (t - begin) over those begun less
     Σ r (t - end) over those ended. What is shorter than a millisecond takes one.
@@ -139,8 +140,11 @@ def spread(amount: Array, begin: Array, end: Array, edges: Array) -> Array:
     def risen(since: Array) -> Array:
         order = np.argsort(since)
         done = np.searchsorted(since[order], edges, side="right")
-        slope, moment = (np.concatenate([[0.0], np.cumsum(x[order])]) for x in (rate, rate * since))
-        integral: Array = slope[done] * edges - moment[done]
+        none = np.zeros((*rate.shape[:-1], 1))
+        slope, moment = (
+            np.concatenate([none, np.cumsum(x[..., order], axis=-1)], axis=-1)[..., done] for x in (rate, rate * since)
+        )
+        integral: Array = slope * edges - moment
         return integral
 
     return np.maximum(np.diff(risen(begin) - risen(end)), 0.0)
@@ -154,11 +158,15 @@ def token_rate(calls: Columns, edges: Array) -> dict[str, Array]:
     nothing = np.isnan(calls.first)
     first = np.where(nothing, calls.end, calls.first)
     last = np.where(np.isnan(calls.last), calls.end, calls.last)
-    width = np.diff(edges)
-    return {
-        name: spread(tokens, *((calls.sent, first) if name.startswith("input") else (first, last)), edges) / width
-        for name, tokens in accounts(calls).items()
-    }
+    tokens, width = accounts(calls), np.diff(edges)
+
+    def rates(kind: str, begin: Array, end: Array) -> dict[str, Array]:
+        names = [name for name in tokens if name.startswith(kind)]
+        return dict(
+            zip(names, spread(np.stack([tokens[name] for name in names]), begin, end, edges) / width, strict=True)
+        )
+
+    return rates("input", calls.sent, first) | rates("output", first, last)
 
 
 ACCOUNTS = ("input_fresh", "input_cached", "output_reasoning", "output_visible", "output_arguments")

@@ -85,6 +85,9 @@ def test_an_amount_is_spread_evenly_between_its_begin_and_its_end() -> None:
 
     assert metrics.spread(np.array([10.0]), np.array([0.5]), np.array([2.5]), edges).tolist() == [2.5, 5.0, 2.5]
     assert metrics.spread(np.array([8.0]), np.array([1.2]), np.array([1.2]), edges) == pytest.approx([0.0, 8.0, 0.0])
+    both = metrics.spread(np.array([[10.0, 0.0], [0.0, 8.0]]), np.array([0.5, 1.2]), np.array([2.5, 1.2]), edges)
+    assert both == pytest.approx(np.array([[2.5, 5.0, 2.5], [0.0, 8.0, 0.0]]))
+    assert metrics.spread(*np.zeros((3, 0)), edges).tolist() == [0.0, 0.0, 0.0]
 
 
 def test_token_rates_add_up_to_the_tokens_of_the_calls() -> None:
