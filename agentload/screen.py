@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 TICK = 0.05
 """Seconds between two looks at how late the event loop is."""
+BATCH = 4_000
+"""Values that a sketch takes at once. In a run each time costs about 130 us, for one value or for all."""
 WINDOW = 10.0
 """Seconds that the view's rates and latencies look back."""
 
@@ -35,13 +37,13 @@ class Samples:
     def add(self, value: float) -> None:
         self.batch.append(value)
         self.largest = max(self.largest, value)
-        if len(self.batch) >= 1000:
+        if len(self.batch) >= BATCH:
             self.drain()
 
     def extend(self, values: Sequence[float]) -> None:
         self.batch.extend(values)
         self.largest = max(self.largest, max(values))
-        if len(self.batch) >= 1000:
+        if len(self.batch) >= BATCH:
             self.drain()
 
     def summary(self) -> dict[str, float]:
