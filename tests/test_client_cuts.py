@@ -185,6 +185,26 @@ def test_an_answer_is_the_same_when_each_event_comes_in_a_read_of_its_own(
     assert answer_to(api, reads) == answer_to(api, [b"".join(reads)])
 
 
+@pytest.mark.parametrize("word", [chunk({"content": "a"}), {"choices": [{"text": "a"}]}])
+def test_an_error_in_a_long_stream_is_seen_at_once_even_if_it_ends_like_a_word(word: dict[str, Any]) -> None:
+    """The server then says nothing more, and hangs up no more than we do."""
+
+    async def receive(many: int) -> tuple[bool, str, int]:
+        exchange = Exchange(Answer(), True, asyncio.get_running_loop().create_future())
+        connection = Connection(itertools.count(0.0).__next__, set[Connection]().discard)
+        connection.connection_made(Sink())
+        connection.start(exchange, [b""])
+        for read in (stream()[0], *framed(*[event(word)] * many, event({"error": [{"text": "no"}]}))):
+            assert isinstance(read, bytes)
+            connection.data_received(read)
+            for _ in range(2):
+                await asyncio.sleep(0)
+        return exchange.done.done(), exchange.answer.status, exchange.answer.chunks
+
+    for many in (1, 20, 100):
+        assert asyncio.run(receive(many)) == (True, "error_event", many)
+
+
 def test_only_a_read_that_is_one_whole_chunk_is_known_without_decoding() -> None:
     read, other = (framed(event(chunk({"content": text})))[0] for text in ("a", "bc"))
     frame = frame_of(read, Answer)
