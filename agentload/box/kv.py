@@ -31,9 +31,13 @@ Worked out when asked (`agentload.box.prompts`), or the memory of an array (`age
 
 class Extent:
     """Cached blocks `start` to `stop` of a sequence, continuing where its parent stops, which knows it by `key`, the
-    identity of its first. Those that nobody holds are a ring, from the cache's root to `newer` ones and back."""
+    identity of its first. Those that nobody holds are a ring, from the cache's root to `newer` ones and back.
 
-    __slots__ = ("children", "ids", "key", "newer", "older", "owner", "parent", "refs", "start", "stop")
+    Most have one child at most. It needs no dictionary: a large simulation is mostly waiting for memory, and a
+    dictionary is three places of it.
+    """
+
+    __slots__ = ("child", "ids", "key", "newer", "older", "others", "owner", "parent", "refs", "start", "stop")
 
     def __init__(self, parent: "Extent | None", key: int, ids: Ids, start: int, stop: int, refs: int) -> None:
         self.parent = parent
@@ -43,9 +47,43 @@ class Extent:
         self.stop = stop
         self.refs = refs
         self.owner: Lease | None = None  # a gliding lease that alone lengthens it
-        self.children: dict[int, Extent] = {}
+        self.child: Extent | None = None
+        self.others: dict[int, Extent] | None = None  # further children, by their keys
         self.older: Extent | None = None
         self.newer: Extent | None = None
+
+    @property
+    def lone(self) -> bool:
+        """Whether it has one child alone."""
+        return self.child is not None and self.others is None
+
+    def find(self, key: int) -> "Extent | None":
+        """The child of that key."""
+        child = self.child
+        if child is None or child.key == key:
+            return child
+        return None if self.others is None else self.others.get(key)
+
+    def put(self, child: "Extent") -> None:
+        """Have a child, in the place of one that has the same key."""
+        if self.child is None or self.child.key == child.key:
+            self.child = child
+        else:
+            others = self.others
+            if others is None:
+                others = self.others = {}
+            others[child.key] = child
+
+    def drop(self, child: "Extent") -> None:
+        """Lose a child."""
+        others = self.others
+        if self.child is not child:
+            assert others is not None
+            del others[child.key]
+        else:
+            self.child = None if others is None else others.popitem()[1]
+        if not others:
+            self.others = None
 
     def enter(self, ring: "Extent") -> None:
         """Become the newest of a ring."""
@@ -153,7 +191,7 @@ class BlockCache:
         at = below = leaf
         while at.parent is not None:
             self._hold(at)
-            if at is not below and at.refs == below.refs and len(at.children) == 1:
+            if at is not below and at.refs == below.refs and at.lone:
                 self._merge(at, below)  # cut once, for somebody who has gone
             else:
                 below = at
@@ -225,7 +263,7 @@ class BlockCache:
         self._phases[lease.since % self.block] += 1
         self._gliding += 1
         leaf = lease.leaf
-        if leaf.refs == 1 and not leaf.children and leaf.parent is not None:
+        if leaf.refs == 1 and leaf.child is None and leaf.parent is not None:
             leaf.owner = lease
         elif lease.sealed < len(lease.ids):
             self._shared.add(lease)
@@ -276,13 +314,13 @@ class BlockCache:
         """Where the cached start of `ids` ends, at most `limit` blocks from it: the extent, and how many blocks."""
         extent = self._known(ids, limit)
         hit = extent.stop
-        while hit == extent.stop and hit < limit and extent.children:
-            child = extent.children.get(ids[hit])
+        while hit == extent.stop and hit < limit and extent.child is not None:
+            child = extent.find(ids[hit])
             if child is None:
                 break
             if child.owner is not None:
                 self._settle(child.owner)
-            if extent.refs == child.refs > 0 and len(extent.children) == 1 and extent.parent is not None:
+            if extent.refs == child.refs > 0 and extent.lone and extent.parent is not None:
                 self._merge(extent, child)  # cut once, for somebody who has gone
             extent, hit = child, child.common(ids, limit)
             if hit == child.stop:
@@ -306,14 +344,14 @@ class BlockCache:
         """Give the blocks of a lease up to `full` their identity."""
         ids, leaf, at = lease.ids, lease.leaf, lease.sealed
         while at < full:
-            if leaf.refs == 1 and not leaf.children and leaf.parent is not None:
+            if leaf.refs == 1 and leaf.child is None and leaf.parent is not None:
                 leaf.ids, leaf.stop = ids, full  # ours alone, so it may grow
                 break
             key = ids[at]
-            child = leaf.children.get(key)
+            child = leaf.find(key)
             if child is None:
                 fresh = Extent(leaf, key, ids, at, full, 1)
-                leaf.children[key] = fresh
+                leaf.put(fresh)
                 leaf = fresh
                 break
             if child.owner is not None:
@@ -333,17 +371,17 @@ class BlockCache:
         parent = extent.parent
         assert parent is not None
         upper = Extent(parent, extent.key, extent.ids, extent.start, at, extent.refs)
-        parent.children[extent.key] = upper
+        parent.put(upper)
         extent.parent, extent.key, extent.start = upper, extent.ids[at], at
-        upper.children[extent.key] = extent
+        upper.put(extent)
         return upper
 
     def _merge(self, upper: Extent, lower: Extent) -> None:
         """Make one of two extents that have the same holders, so that none of them ends at `upper`."""
         parent = upper.parent
         assert parent is not None
-        parent.children[upper.key] = lower
         lower.start, lower.key, lower.parent = upper.start, upper.key, parent
+        parent.put(lower)
         upper.stop, upper.ids = upper.start, ()  # gone
 
     def _hold(self, extent: Extent) -> None:
@@ -373,5 +411,5 @@ class BlockCache:
                 extent.leave()
                 parent = extent.parent
                 assert parent is not None
-                del parent.children[extent.key]
+                parent.drop(extent)
                 extent.ids = ()
