@@ -79,7 +79,7 @@ class Flight:
             world.hang_up(self, ENOUGH)
         elif ended:
             if at > world.now:
-                world.enter(at, lambda flight: world.answered(flight, "ok", world.now), self)
+                world.enter(at, world.arrived, self)
             else:
                 world.answered(self, "ok", at)
 

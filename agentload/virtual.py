@@ -65,6 +65,7 @@ class World:
         self._watched = self._whole
         if self._stream and limits.first_token < limits.call:
             self._watched = Deadlines(self, limits.first_token, self.first_due)
+        self._wake: Callable[[Any], None] = self.wake  # one object for all that sleep
         self._held = 0  # records not written yet
         self._calling = 0
 
@@ -263,7 +264,7 @@ class World:
     def rest(self, actor: Actor, until: float, task: Ask | tuple[Chat, int]) -> None:
         """Let an agent wait for an instant."""
         actor.task = task
-        actor.sleep = self.enter(until, self.wake, actor)
+        actor.sleep = self.enter(until, self._wake, actor)
 
     def wake(self, actor: Actor) -> None:
         if not actor.sleep:  # ended meanwhile
@@ -388,6 +389,10 @@ class World:
                 self.answered(flight, status, self.now, error, wait)
 
         self.enter(self.now + REFUSAL, answer, flight)
+
+    def arrived(self, flight: Flight) -> None:
+        """The answer to a call has come, after its stream stood still."""
+        self.answered(flight, "ok", self.now)
 
     def answered(self, flight: Flight, status: str, at: float, error: str = "", wait: float | None = None) -> None:
         """A call has ended: its record, and its reply to the agent, or another attempt."""
