@@ -46,7 +46,7 @@ validation: $(VENV)/ok
 	$(BIN)/python -m benchmarks.validation $(if $(ONLY),--only $(ONLY))
 
 .PHONY: compiled interpreted
-# Simulations as machine code, in place, where there is a C compiler: a call takes half of the CPU. Then its tests.
+# Simulations as machine code, in place, where there is a C compiler: a call takes a third of the CPU. Then its tests.
 COMPILED := tests/test_box_*.py tests/test_simulate.py tests/test_shards.py tests/test_chains.py tests/test_archetypes.py \
 	tests/test_draws.py tests/test_joins.py
 compiled: $(VENV)/ok interpreted

@@ -76,9 +76,7 @@ class Pace:
         self._second = 0.0  # the whole one that the clock counts from: its numbers stay small, and are fast
         self._clock = 0  # when the last step ended
         self._ended = -1.0  # the same in seconds
-        self._spent = self._folded = self._stop = (
-            0  # places in the noise: of the next number, the next for `fold`, the end
-        )
+        self._spent = self._folded = self._stop = 0  # in the noise: the next number, the next for `fold`, the end
         self._passed: list[float] = []  # since the last `fold`, one after the other: steps, the first's rate, decodes
         self._draw()
 
