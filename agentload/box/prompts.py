@@ -19,16 +19,17 @@ OPEN: Final = 3
 CLOSE: Final = 2
 ANSWER: Final = 3
 ROLES: Final = {
-    "system": 0x1E3779B97F4A7C15,
-    "user": 0x3C6EF372FE94F82A,
-    "assistant": 0x1AA66D2C7DDF743F,
-    "tool": 0x38DDE6E5FD29F054,
-    "developer": 0x1715609F7C746C69,
+    "system": 0xE3779B97F4A7C15,
+    "user": 0xC6EF372FE94F82A,
+    "assistant": 0xAA66D2C7DDF743F,
+    "tool": 0x8DDE6E5FD29F054,
+    "developer": 0x715609F7C746C69,
 }
-"""Who opens a message, as numbers that tell apart what follows: multiples of the golden ratio, below 62 bits."""
+"""Who opens a message, as numbers that tell apart what follows: multiples of the golden ratio, below 60 bits."""
 BLOCK: Final = 16
-SPARE: Final = 2
-"""Bits of a hash that are left out: what fits 62 is a number to compiled code, and no object."""
+SPARE: Final = 4
+"""Bits of a hash that are left out: what fits 62 is a number to compiled code, and no object until it is kept; where it
+is, 60 make a smaller one."""
 
 
 class Runs:

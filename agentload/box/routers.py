@@ -26,7 +26,7 @@ documentation of v1.3.0) in the host's memory."""
 
 
 MOST_RUNS: Final = 2_000_000
-"""Runs of blocks that a router remembers at least, in the order in which they were sent (about 300 MB). A gateway's
+"""Runs of blocks that a router remembers at least, in the order in which they were sent (about 160 MB). A gateway's
 memory is bounded too; here it takes 600,000 calls until something is forgotten."""
 
 
@@ -87,7 +87,9 @@ class Prefix:
     """
 
     def __init__(self) -> None:
-        self._sent: dict[int, int] = {}  # run of blocks: replicas, as the bits of a number
+        # Run of blocks: the replica it was sent to, or -1 times the bits of several. Python keeps numbers below 257
+        # ready, so that most entries need no object for theirs.
+        self._sent: dict[int, int] = {}
         self._before: dict[int, int] = {}  # what was sent longer ago
 
     def __call__(self, request: Request, up: Sequence[Candidate], loads: list[int]) -> int:
@@ -126,7 +128,9 @@ class Prefix:
         stop = min((prompt - 1) // block, len(ids))
         best, choice, asked = 0, 0, 0
         for run, first in ids.runs(stop):
-            places = (sent.get(run, 0) | before.get(run, 0)) & ~asked
+            places = bits(sent.get(run)) & ~asked
+            if before:
+                places |= bits(before.get(run)) & ~asked
             if places:
                 asked |= places
                 holders = positions(places, up)
@@ -144,12 +148,21 @@ class Prefix:
         return best, choice
 
     def _note(self, ids: Runs, place: int) -> None:
-        sent, before, bit = self._sent, self._before, 1 << place
+        sent, before = self._sent, self._before
         for run in ids.news(place):
-            places = sent.get(run, 0) | bit
-            sent[run] = places | before.get(run, 0) if before else places
+            was = sent.get(run)
+            if was is None and before:
+                was = before.get(run)
+            sent[run] = place if was is None or was == place else -(bits(was) | 1 << place)
         if len(sent) > MOST_RUNS:
             self._sent, self._before = {}, sent
+
+
+def bits(places: int | None) -> int:
+    """Those replicas as the bits of a number."""
+    if places is None:
+        return 0
+    return 1 << places if places >= 0 else -places
 
 
 def positions(places: int, up: Sequence[Candidate]) -> list[int]:
