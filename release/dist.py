@@ -26,7 +26,8 @@ def git(*words: str) -> bytes:
 def build(folder: Path, epoch: int) -> dict[str, bytes]:
     """Sdist and wheel by name; `folder` must be new, and `epoch` (Unix seconds) is the time they bear."""
     with tarfile.open(fileobj=BytesIO(git("archive", "HEAD"))) as archive:
-        archive.extractall(folder / "source", filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.3 and older have none
+        archive.extractall(folder / "source")
     environment = os.environ | {"SOURCE_DATE_EPOCH": str(epoch)}
     command = [sys.executable, "-m", "hatchling", "build", "--directory", str(folder / "made")]
     subprocess.run(command, cwd=folder / "source", env=environment, check=True, capture_output=True)
