@@ -103,7 +103,11 @@ class Runs:
         of = self.of
         told = of.told[1] if of.told[0] == place else 0
         of.told = place, len(of.bases)
-        return [*of.bases[told:], *self._bases[-1:], self._base]
+        new = of.bases[told:]
+        if self._bases is not of.bases:  # a block ends within the opening of the answer
+            new.append(self._bases[-1])
+        new.append(self._base)
+        return new
 
 
 class Prompt:

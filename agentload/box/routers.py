@@ -93,13 +93,13 @@ class Prefix:
         self._before: dict[int, int] = {}  # what was sent longer ago
 
     def __call__(self, request: Request, up: Sequence[Candidate], loads: list[int]) -> int:
-        choice = least_outstanding(request, up, loads)
-        least = loads[choice]
-        bound = max(least + ABSOLUTE, int(RELATIVE * least))
-        for load in loads:
-            if load > bound:
-                break
-        else:
+        choice, least, most = 0, loads[0], loads[0]
+        for i, load in enumerate(loads):
+            if load < least:
+                choice, least = i, load
+            elif load > most:
+                most = load
+        if most <= max(least + ABSOLUTE, int(RELATIVE * least)):
             choice = self._match(request, up, loads)
         if isinstance(request.ids, Runs):
             self._note(request.ids, up[choice].index)
@@ -115,9 +115,12 @@ class Prefix:
             choice = min((loads[i], i) for i, match in enumerate(matches) if match == best)[1]
         if best > THRESHOLD * prompt:
             return choice
-        filled = [replica.cache.filled for replica in up]
-        fewest = min(filled)
-        return min((loads[i], i) for i, blocks in enumerate(filled) if blocks == fewest)[1]
+        choice, fewest = 0, up[0].cache.filled
+        for i, replica in enumerate(up):
+            blocks = replica.cache.filled
+            if blocks < fewest or (blocks == fewest and loads[i] < loads[choice]):
+                choice, fewest = i, blocks
+        return choice
 
     def _longest(self, ids: Runs, prompt: int, up: Sequence[Candidate], loads: list[int]) -> tuple[int, int]:
         """The longest match (tokens), if it is long enough, and who has it: the least busy, the first of several.
