@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from release.audit import audit, findings, skipped
 from release.dist import HOUSE, release
@@ -36,6 +37,14 @@ def test_the_lock_holds_what_is_needed_on_other_pythons_too(python: str) -> None
     here = {plain(r.name) for r in needed if r.marker is None or r.marker.evaluate(environment)}
 
     assert here <= PINNED.keys()
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_the_lock_fits_the_first_release_of_every_python(python: str) -> None:
+    """Distributions stay with an early one: Debian 12 has 3.11.2."""
+    wanted = {name: metadata.metadata(name)["Requires-Python"] or "" for name in PINNED}
+
+    assert not {name: range_ for name, range_ in wanted.items() if not SpecifierSet(range_).contains(f"{python}.0")}
 
 
 def test_the_bill_of_materials_is_whole_and_says_what_the_lock_says() -> None:
