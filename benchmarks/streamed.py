@@ -32,6 +32,9 @@ class Drain(asyncio.Protocol):
         cast(asyncio.WriteTransport, transport).write(self._request)
 
     def data_received(self, data: bytes) -> None:
+        if not self._tail and not data.startswith(b"HTTP/1.1 200"):
+            self.done.set_exception(ConnectionError(f"the box refused: {data.decode(errors='replace')}"))
+            return
         self._tokens += data.count(b'"content":"')
         self._tail = (self._tail + data)[-16:]
         if self._tail.endswith(b"0\r\n\r\n"):
@@ -47,7 +50,7 @@ async def load(url: str, streams: int) -> int:
     place = urlsplit(url)
     body = json.dumps({"messages": [{"role": "user", "content": "go on"}], "stream": True, "max_tokens": TOKENS,
                        "ignore_eos": True}).encode()  # fmt: skip
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: box\r\ncontent-length: {len(body)}\r\n\r\n"
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {place.netloc}\r\ncontent-length: {len(body)}\r\n\r\n"
     loop = asyncio.get_running_loop()
     made = [
         await loop.create_connection(lambda: Drain(head.encode() + body), place.hostname, place.port)
