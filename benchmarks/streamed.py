@@ -32,6 +32,8 @@ class Drain(asyncio.Protocol):
         cast(asyncio.WriteTransport, transport).write(self._request)
 
     def data_received(self, data: bytes) -> None:
+        if self.done.done():
+            return
         if not self._tail and not data.startswith(b"HTTP/1.1 200"):
             self.done.set_exception(ConnectionError(f"the box refused: {data.decode(errors='replace')}"))
             return

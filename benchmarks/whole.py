@@ -46,7 +46,7 @@ def section(rounds: int = 2) -> list[Row]:
         Row(name, f"the same with {FEW} streams", bare[1] * 1e6, "µs"),
         Row(name, "CPU per token, one token per write, 100 agents", wire * 1e6, "µs", most=18),
         Row(name, f"the same with {FEW} agents", few * 1e6, "µs"),
-        Row(name, f"the same with the sdk client, {FEW} agents: about as many as it can take", sdk * 1e6, "µs"),
+        Row(name, f"the same with the sdk client, {FEW} agents", sdk * 1e6, "µs"),
         Row(name, "share of that with 100 agents", 100 * wire / sdk, "%", most=10),
         Row(name, f"share of that with {FEW} agents", 100 * few / sdk, "%", most=10),
         Row(name, f"CPU per call of {TOKENS} tokens in one write", call * 1e3, "ms", most=0.6),

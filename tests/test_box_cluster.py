@@ -215,7 +215,11 @@ def test_prefix_finds_what_looking_into_every_cache_finds(seed, replicas):
     rng = np.random.default_rng(seed)
     options = structs.replace(EXACT, replicas=replicas, kv_tokens=3_000, seats=4, step_tokens=256, router="prefix")
     cluster, talks, now = Cluster(options, each=False), list[list[Message]](), 0.0
-    for _ in range(60):
+    choose = cluster._choose
+    assert isinstance(choose, Prefix)
+    for turn in range(60):
+        if turn == 30:  # as when so much was sent that the oldest will be forgotten next time
+            choose._sent, choose._before = {}, choose._sent
         if not talks or rng.random() < 0.2:
             talks.append([Message("system", int(rng.choice([20, 90])), key=int(rng.integers(3)))])
         talk = talks[int(rng.integers(len(talks)))]
